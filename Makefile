@@ -1,0 +1,51 @@
+# All tasks of the project; `make` alone lists them.
+#
+# Each makes what it needs first: .venv (again when pyproject.toml changes) and,
+# for the tests, the real servers. Both stay inside the checkout.
+#   make test PYTHON=python3.13      another interpreter
+#   make test ARGS='-k tail -x'      arguments for pytest, or for the demo
+
+PYTHON ?= python3
+ARGS ?=
+
+# Modules instead of .venv/bin/pytest and so on: those scripts name the folder
+# they were made in, and a copied checkout would run the original's code.
+RUN := .venv/bin/python -m
+# Named after the interpreter, so that another PYTHON makes the environment anew.
+INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format check servers clean
+
+help: ## list the tasks
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r task does; do printf '  %-10s %s\n' "$$task" "$$does"; done
+
+demo: $(INSTALLED) ## run the exporter on simulated data, with Prometheus if there is one
+	@.ci/demo $(ARGS)
+
+test: $(INSTALLED) servers ## run all tests, against both generations of the servers
+	$(RUN) pytest --cov $(ARGS)
+
+lint: $(INSTALLED) ## check style, formatting and types
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+
+format: $(INSTALLED) ## put the Python code into the one format
+	$(RUN) ruff check --fix-only
+	$(RUN) ruff format
+
+check: lint test ## lint and test: what CI runs
+
+servers: ## fetch the servers that the tests run against into .servers
+	@.ci/servers
+
+clean: ## remove everything that these tasks made, the demo's data too
+	rm -rf .venv .servers data .coverage .coverage.* .hypothesis .mypy_cache \
+		.pytest_cache .ruff_cache dist
+	find exporter tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml .ci/venv
+	@.ci/venv $(PYTHON)
+	@touch $@

@@ -1,0 +1,204 @@
+"""Real Prometheus servers for tests, of both generations that are supported.
+
+``make servers`` fetches them; each test that asks for ``servers`` runs once with each.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+Process = subprocess.Popen[bytes]
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATIONS = ("oldest", "newest")
+# Everything is on loopback, where a proxy from the environment has no business.
+HTTP = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The programs of one generation."""
+
+    folder: Path
+
+    def program(self, name: str) -> Path:
+        """Return the path of prometheus, promtool, alertmanager or amtool.
+
+        Raises:
+            FileNotFoundError: it was not fetched; the message says how to.
+        """
+        path = self.folder / "bin" / name
+        if not path.exists():
+            raise FileNotFoundError(f"no {path}: run `make servers` first")
+        return path
+
+    def run(self, name: str, *arguments: str | Path) -> tuple[int, str]:
+        """Run a program to its end and return its exit code and all its output."""
+        done = subprocess.run(
+            [self.program(name), *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        return done.returncode, done.stdout
+
+    @property
+    def label(self) -> str:
+        """Generation and version of Prometheus for test ids: ``oldest-2.42``."""
+        version = self.folder / "version"
+        if not version.exists():
+            return f"{self.folder.name}-missing"
+        return f"{self.folder.name}-{version.read_text().strip()}"
+
+
+def find_servers() -> list[Servers]:
+    """Return both generations, oldest first, whether or not they were fetched."""
+    folder = ROOT / os.environ.get("HAKGAL_SERVERS", ".servers")
+    return [Servers(folder / generation) for generation in GENERATIONS]
+
+
+class Processes:
+    """Starts programs and ends those, and no others, by their own handles."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[tuple[Process, Path]] = []
+
+    def start(self, *command: str | Path, **environment: str) -> Process:
+        """Start a command whose output goes to a file, shown if the test fails."""
+        name = Path(command[0]).name
+        log = self._folder / f"{name}-{len(self._started)}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | environment,
+            )
+        self._started.append((process, log))
+        return process
+
+    def output(self, process: Process) -> str:
+        """Return what a started process has written so far."""
+        (log,) = (log for started, log in self._started if started is process)
+        return log.read_text(errors="replace")
+
+    def stop(self) -> None:
+        """End everything that still runs: SIGTERM, and SIGKILL after 10 seconds."""
+        for process, _ in self._started:
+            if process.poll() is None:
+                process.terminate()
+        for process, log in self._started:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            # pytest captures it and shows it with a failure only.
+            print(f"--- {log.name} (exit {process.returncode})")
+            print(log.read_text(errors="replace"))
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A running Prometheus."""
+
+    url: str
+
+    def api(self, path: str, **parameters: str) -> Any:
+        """Return ``data`` of the answer to GET /api/v1/``path``."""
+        query = urllib.parse.urlencode(parameters)
+        with HTTP.open(f"{self.url}/api/v1/{path}?{query}") as answer:
+            return json.load(answer)["data"]
+
+    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
+        """Return the instant vector of a PromQL expression as (labels, value)."""
+        result = self.api("query", query=expression)["result"]
+        return [(series["metric"], float(series["value"][1])) for series in result]
+
+
+def start_prometheus(
+    servers: Servers,
+    processes: Processes,
+    config: Path,
+    *arguments: str,
+) -> Prometheus:
+    """Start Prometheus on a free loopback port and return it when it is ready.
+
+    Its data goes beside ``config``, so that belongs in a temporary folder.
+    """
+    port = find_free_port()
+    process = processes.start(
+        servers.program("prometheus"),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={config.parent / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--enable-feature=exemplar-storage",
+        *arguments,
+    )
+    url = f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
+        assert process.poll() is None, processes.output(process)
+        return answers(f"{url}/-/ready")
+
+    wait_until(ready, 30)
+    return Prometheus(url)
+
+
+def adapt_config(folder: Path, target: str, scrape_interval: str) -> Path:
+    """Copy the shipped configuration, with another exporter and interval."""
+    copy = folder / "prometheus"
+    shutil.copytree(ROOT / "prometheus", copy)
+    (copy / "targets" / "hakgal.yml").write_text(f"- targets: ['{target}']\n")
+    config = copy / "prometheus.yml"
+    text = config.read_text()
+    for name, shipped in (("scrape_interval", "15s"), ("scrape_timeout", "10s")):
+        assert f"{name}: {shipped}\n" in text
+        text = text.replace(f"{name}: {shipped}\n", f"{name}: {scrape_interval}\n")
+    config.write_text(text)
+    return config
+
+
+def find_free_port() -> int:
+    """Return a loopback port on which nothing listens at this moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def answers(url: str) -> bool:
+    """Tell whether a GET is answered with 200."""
+    try:
+        with HTTP.open(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def wait_until(probe: Callable[[], T], seconds: float) -> T:
+    """Call ``probe`` until what it returns is true, and return that.
+
+    Raises:
+        TimeoutError: it was still false after ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        if result := probe():
+            return result
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{probe} was still {result!r} after {seconds} s")
+        time.sleep(0.05)
