@@ -1,0 +1,78 @@
+"""Log lines: one event a line, as logfmt or JSON.
+
+A call passes a constant phrase and its facts:
+``logger.info("listening", extra={"fields": {"address": ":8000"}})``.
+"""
+
+import json
+import logging
+import re
+from datetime import UTC, datetime
+from typing import TextIO
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "error": logging.ERROR,
+}
+_LEVEL_NAMES = {number: name for name, number in _LEVELS.items()}
+
+
+def configure(level: str, format: str, stream: TextIO | None = None) -> None:
+    """Send everything from a level up to a stream, stderr if none is given."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(_Json() if format == "json" else _Logfmt())
+    logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+
+
+class _Formatter(logging.Formatter):
+    def items(self, record: logging.LogRecord) -> dict[str, object]:
+        moment = datetime.fromtimestamp(record.created, UTC)
+        items: dict[str, object] = {
+            "ts": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": _LEVEL_NAMES.get(record.levelno, record.levelname.lower()),
+            "logger": record.name.removeprefix("exporter."),
+            "msg": record.getMessage(),
+        }
+        failure: dict[str, object] = {}
+        if record.exc_info and (error := record.exc_info[1]):
+            failure["error"] = f"{type(error).__name__}: {error}"
+            failure["traceback"] = self.formatException(record.exc_info)
+        for name, value in getattr(record, "fields", {}).items():
+            key = re.sub(r"[^\w.-]", "_", str(name)) or "_"
+            while key in items or key in failure:
+                key = f"field_{key}"
+            items[key] = value
+        return items | failure
+
+
+class _Logfmt(_Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        items = self.items(record).items()
+        return " ".join(f"{key}={_logfmt(value)}" for key, value in items)
+
+
+class _Json(_Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        items = self.items(record).items()
+        pairs = (f"{_json(key)}: {_json(value)}" for key, value in items)
+        return "{" + ", ".join(pairs) + "}"
+
+
+def _logfmt(value: object) -> str:
+    is_constant = value is None or isinstance(value, bool)
+    text = json.dumps(value) if is_constant else str(value)
+    if text.isprintable() and re.fullmatch(r'[^\s="]+', text):
+        return text
+    # If anything does not print, all that is not ASCII is escaped with it.
+    quoted = json.dumps(text, ensure_ascii=not text.isprintable())
+    return quoted.replace("\x7f", "\\u007f")
+
+
+def _json(value: object) -> str:
+    try:
+        return json.dumps(value, default=str, allow_nan=False)
+    # A circular list, a key that is no text, or NaN, which JSON does not know.
+    except (TypeError, ValueError, RecursionError):
+        return json.dumps(str(value))
