@@ -1,0 +1,240 @@
+"""Read HAK/GAL's SQLite files without ever being in HAK/GAL's way.
+
+How a file is opened depends on what lies beside it:
+
+* ``-wal`` and ``-shm`` exist: somebody uses the file in WAL mode, or crashed. Open
+  read-only with ``readonly_shm``, so that SQLite uses the index but can neither create
+  nor write it. A plain ``mode=ro`` would create both files as *our* user.
+* no ``-wal``, or an empty one: nobody writes. A file in WAL mode is opened as immutable
+  for this one read, and the result is thrown away if the file has changed meanwhile.
+* a ``-wal`` with content but no ``-shm``: only a writer can build the index; an error.
+
+Connections live for one read: a connection that stays open would keep HAK/GAL's last
+close from folding its log back into the file.
+"""
+
+import os
+import sqlite3
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+from typing import TypeVar
+
+from exporter.errors import DatabaseError
+
+T = TypeVar("T")
+
+# Takes the lock and reads the schema: fails here, not in a collector, if it cannot.
+_FIRST_READ = "SELECT COUNT(*) FROM sqlite_schema"
+MAGIC = b"SQLite format 3\x00"
+WAL_VERSION = 2  # bytes 18 and 19 of the header; 1 is a rollback journal
+BUSY_SECONDS = 0.25  # how long a lock is waited for: longer is for the next scrape
+STEPS_PER_CHECK = 2000  # virtual machine steps between looks at the clock, about 0.2 ms
+
+_EXPLANATIONS = {
+    "SQLITE_BUSY": "another connection has it locked; if this lasts, find out which",
+    "SQLITE_INTERRUPT": "the scrape's time was up before the read had finished",
+    "SQLITE_NOTADB": "the file is not a SQLite database; check the path",
+    "SQLITE_CORRUPT": "the file is damaged; check it with 'PRAGMA integrity_check'",
+    "SQLITE_READONLY_ROLLBACK": "its writer crashed inside a transaction; start"
+    " HAK/GAL, which rolls it back",
+}
+
+
+@dataclass(frozen=True)
+class WalIndex:
+    """Figures of a write-ahead log.
+
+    ``size_bytes`` is the size of the ``-wal`` file. ``frames`` and ``checkpointed`` are
+    the pages in the log and those already copied into the database, None when unknown.
+    """
+
+    size_bytes: int = 0
+    frames: int | None = 0
+    checkpointed: int | None = 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the file system says about a database before it is opened.
+
+    ``version`` changes whenever anybody commits. ``shm_inode`` is that of the WAL index
+    where the file is in use in WAL mode.
+    """
+
+    path: str
+    device: int
+    inode: int
+    size_bytes: int
+    immutable: bool
+    wal: WalIndex
+    version: tuple[object, ...]
+    shm_inode: int | None = None
+
+
+class Database:
+    """One SQLite file, read by one thread."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self.path = path.absolute()
+
+    def read(self, work: Callable[[sqlite3.Connection, Look], T], deadline: float) -> T:
+        """Return what ``work`` makes of a fresh connection.
+
+        ``deadline`` is on the monotonic clock, in seconds. ``work`` may run twice, so
+        it must not keep anything; it opens its own short transactions.
+
+        Raises:
+            DatabaseError: missing, locked, damaged, not readable, too slow.
+        """
+        try:
+            for _ in range(2):
+                look = self.look()
+                result = self._read_once(work, look, deadline)
+                if not look.immutable or self._stat() == look.version[:4]:
+                    return result
+        except sqlite3.Error as error:
+            raise self.explain(error) from error
+        raise self._error("the file was changed while it was read; trying again later")
+
+    def look(self) -> Look:
+        """Return the state of the file and its siblings; never opens it with SQLite.
+
+        Raises:
+            DatabaseError: missing, not a file, not readable, or not readable safely.
+        """
+        stat = self._stat()
+        header = self._head(self.path, 100)
+        if header and not header.startswith(MAGIC):
+            raise self._error(_EXPLANATIONS["SQLITE_NOTADB"])
+        if not header or header[18] != WAL_VERSION:
+            return self._look(
+                stat, False, WalIndex(), (*stat, header and header[24:28])
+            )
+        wal_stat, shm_stat = self._sibling_stat("-wal"), self._sibling_stat("-shm")
+        wal_size = wal_stat.st_size if wal_stat else 0
+        if wal_size and not shm_stat:
+            raise self._error(
+                "its -wal has content but its -shm is missing, so that it cannot be"
+                " read without writing; start HAK/GAL, or run as the file's owner:"
+                f" sqlite3 '{self.path}' 'PRAGMA wal_checkpoint(TRUNCATE)'"
+            )
+        if not (wal_stat and shm_stat):
+            return self._look(stat, True, WalIndex(), (*stat, header[24:28]))
+        index = self._head(self._sibling("-shm"), 136) or b""
+        version = (*stat, header[24:28], wal_size, index[:48])
+        wal = _wal_index(wal_size, index)
+        return self._look(stat, False, wal, version, shm_stat.st_ino)
+
+    def explain(self, error: sqlite3.Error) -> DatabaseError:
+        """Return the error with the database, the path and what to do."""
+        name = getattr(error, "sqlite_errorname", None) or ""
+        hint = _EXPLANATIONS.get(name) or _EXPLANATIONS.get(_primary(name))
+        return self._error(hint or _plain(str(error)))
+
+    def _read_once(
+        self, work: Callable[[sqlite3.Connection, Look], T], look: Look, deadline: float
+    ) -> T:
+        option = "immutable=1" if look.immutable else "readonly_shm=1"
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode=ro&{option}",
+            uri=True,
+            isolation_level=None,
+            timeout=max(0.0, min(BUSY_SECONDS, deadline - time.monotonic())),
+            cached_statements=16,
+        )
+        try:
+            connection.text_factory = _text
+            connection.set_progress_handler(
+                lambda: time.monotonic() > deadline, STEPS_PER_CHECK
+            )
+            # A build may map files by default; a truncated one would then kill us.
+            connection.execute("PRAGMA mmap_size = 0")
+            connection.execute(_FIRST_READ).fetchone()
+            return work(connection, look)
+        finally:
+            connection.close()
+
+    def _stat(self) -> tuple[int, int, int, int]:
+        try:
+            stat = os.stat(self.path)
+        except FileNotFoundError:
+            raise self._error(
+                "the file does not exist (yet); it is picked up when HAK/GAL makes it,"
+                " else check the path"
+            ) from None
+        except OSError as error:
+            raise self._error(
+                f"{error.strerror}; check the path's permissions"
+            ) from error
+        if not S_ISREG(stat.st_mode):
+            raise self._error("it is not a regular file; check the path")
+        return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+    def _look(
+        self,
+        stat: tuple[int, int, int, int],
+        immutable: bool,
+        wal: WalIndex,
+        version: tuple[object, ...],
+        shm_inode: int | None = None,
+    ) -> Look:
+        return Look(str(self.path), *stat[:3], immutable, wal, version, shm_inode)
+
+    def _head(self, path: Path, length: int) -> bytes:
+        # Closing a file drops this process' locks on it: only ever called by the one
+        # thread that reads this database, while it has no connection.
+        try:
+            with open(path, "rb", buffering=0) as file:
+                return file.read(length)
+        except OSError as error:
+            raise self._error(
+                f"{path.name}: {error.strerror}; give this user read permission"
+            ) from error
+
+    def _sibling(self, suffix: str) -> Path:
+        return self.path.with_name(self.path.name + suffix)
+
+    def _sibling_stat(self, suffix: str) -> os.stat_result | None:
+        try:
+            return os.stat(self._sibling(suffix))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._error(f"{error.strerror}; check its permissions") from error
+
+    def _error(self, reason: str) -> DatabaseError:
+        return DatabaseError(
+            f"cannot read the {self.name} database {self.path}: {reason}"
+        )
+
+
+def _wal_index(size_bytes: int, index: bytes) -> WalIndex:
+    """Decode the head of a ``-shm`` file (SQLite's "WAL-mode File Format", 2.1).
+
+    Two copies of a 48 byte header that agree unless a writer is between them, then the
+    checkpoint information. Native byte order. Unknown when torn or not initialised.
+    """
+    if len(index) < 136 or index[:48] != index[48:96] or not index[12]:
+        return WalIndex(size_bytes, None, None)
+    (frames,) = struct.unpack_from("=I", index, 16)
+    (checkpointed,) = struct.unpack_from("=I", index, 96)
+    return WalIndex(size_bytes, frames, checkpointed)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")
+
+
+def _primary(name: str) -> str:
+    return "_".join(name.split("_")[:2])
+
+
+def _plain(message: str) -> str:
+    if message.startswith(("no such table", "no such column")):
+        return f"{message}; the schema must be HAK/GAL's"
+    return message

@@ -1,0 +1,267 @@
+"""Fold rows of a table into counts: clean ones in SQL, the others one by one.
+
+SQLite groups by one integer that encodes label, flag and bucket; measured, this is
+the fastest way that leaves the interpreter free for scrapes. What that key cannot
+express (an unknown label, a value that does not count) comes to Python row by row.
+"""
+
+import sqlite3
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from math import isinf
+from typing import NamedTuple
+
+OTHER = "other"  # takes the rows of label values above the limit
+UNKNOWN = "unknown"  # the label value of NULL
+LABEL_LENGTH = 128  # characters; a longer label value is cut
+FAST_LABELS = 32  # label values told apart in SQL: each costs a comparison a row
+REASONS = ("null", "not_a_number", "not_a_boolean", "negative", "infinite")
+LARGEST = 1.7976931348623157e308
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that only grows, and which of its columns are counted.
+
+    Args:
+        label: text column; its values become a label, capped in number and length.
+        flag: boolean column.
+        value: number column, folded into ``buckets`` (upper bounds, inclusive).
+        value_optional: NULL counts, but is observed in no bucket.
+        exemplars: whether the newest row of each bucket is noted.
+        metric: the family whose label values are capped.
+        lasting: columns that never change once a row is written.
+        mutable: columns that tell tables apart, but may be updated.
+    """
+
+    name: str
+    lasting: tuple[str, ...]
+    label: str | None = None
+    flag: str | None = None
+    value: str | None = None
+    value_optional: bool = False
+    mutable: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    known_labels: tuple[str, ...] = ("",)
+    label_limit: int = 100
+    exemplars: bool = False
+    metric: str = ""
+
+    @property
+    def columns(self) -> set[str]:
+        """All columns that are read."""
+        counted = {self.label, self.flag, self.value} - {None}
+        return {"id", "timestamp", *self.lasting, *self.mutable, *map(str, counted)}
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why a row of this table may be rejected."""
+        number = ("not_a_number", "negative", "infinite") if self.value else ()
+        boolean = ("not_a_boolean",) if self.flag else ()
+        may_be_null = self.flag or (self.value and not self.value_optional)
+        return (*(("null",) if may_be_null else ()), *number, *boolean)
+
+
+class Exemplar(NamedTuple):
+    """The newest row in a bucket."""
+
+    row: int
+    value: float
+
+
+@dataclass
+class Series:
+    """What has been counted for one label value and flag.
+
+    ``counts`` has one number a bucket, the one above the last bound, and the rows
+    without a value.
+    """
+
+    counts: list[int]
+    total: float = 0.0
+    exemplars: dict[int, Exemplar] = field(default_factory=dict)
+
+    def copy(self) -> "Series":
+        return Series(self.counts[:], self.total, self.exemplars.copy())
+
+
+@dataclass
+class Counts:
+    """All that has been counted in one table.
+
+    ``series`` by label value and flag, ``rejected`` rows by reason, and ``overflowed``:
+    the rows whose label value became ``other``.
+    """
+
+    series: dict[tuple[str, int], Series] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
+    overflowed: int = 0
+
+    @classmethod
+    def zero(cls, table: Table) -> "Counts":
+        """Return counts with the known label values at zero."""
+        counts = cls()
+        for label in table.known_labels:
+            counts.add_label(table, label)
+        return counts
+
+    def add_label(self, table: Table, label: str) -> None:
+        """Add the series of a label value, at zero, if they are not there."""
+        for flag in (0, 1) if table.flag else (0,):
+            empty = Series([0] * (len(table.buckets) + 2))
+            self.series.setdefault((label, flag), empty)
+
+    def copy(self) -> "Counts":
+        series = {key: series.copy() for key, series in self.series.items()}
+        return Counts(series, self.rejected.copy(), self.overflowed)
+
+    @property
+    def labels(self) -> list[str]:
+        """Label values seen, known ones first."""
+        return [label for label, flag in self.series if flag == 0]
+
+
+class Fold:
+    """The statements that fold one table."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._labels: list[str] | None = None
+        self._bounds = len(table.buckets) + 2
+
+    def fold(
+        self, db: sqlite3.Connection, counts: Counts, after: int, upto: int
+    ) -> int:
+        """Add the rows with ``after`` < id <= ``upto`` and return how many there were.
+
+        Raises:
+            sqlite3.Error: table or column missing, locked, or out of time.
+        """
+        rows = slow = 0
+        bound = self._prepare(counts, after, upto)
+        for key, number, total in db.execute(self._grouped, bound).fetchall():
+            rows += number
+            if key is None:
+                slow = number
+                continue
+            series = counts.series[self._decode(key)]
+            series.counts[key % self._bounds] += number
+            series.total += total
+        if slow:
+            for row in db.execute(self._others, bound).fetchall():
+                self._add(counts, *row)
+        return rows
+
+    def exemplars(
+        self, db: sqlite3.Connection, counts: Counts, after: int, upto: int
+    ) -> None:
+        """Note the newest row of each bucket among ``after`` < id <= ``upto``."""
+        bound = self._prepare(counts, after, upto)
+        for key, row, value in db.execute(self._newest, bound).fetchall():
+            if key is not None and key % self._bounds <= len(self.table.buckets):
+                exemplar = Exemplar(row, value)
+                series = counts.series[self._decode(key)]
+                series.exemplars[key % self._bounds] = exemplar
+
+    def _decode(self, key: int) -> tuple[str, int]:
+        assert self._labels is not None  # the statement that made the key needs them
+        label, flag = divmod(key // self._bounds, 2)
+        return self._labels[label], flag
+
+    def _prepare(self, counts: Counts, after: int, upto: int) -> tuple[object, ...]:
+        """Write the statements anew if labels have come; return what they bind."""
+        labels = counts.labels[:FAST_LABELS]
+        if labels != self._labels:
+            self._write(labels)
+        return (after, upto, *(labels if self.table.label else ()))
+
+    def _write(self, labels: list[str]) -> None:
+        self._labels = labels
+        table = self.table
+        key = _key_sql(table, len(labels), self._bounds)
+        source = f"FROM {table.name} WHERE id > ?1 AND id <= ?2"
+        value = table.value or "NULL"
+        self._grouped = f"SELECT {key}, COUNT(*), TOTAL({value}) {source} GROUP BY 1"
+        self._newest = f"SELECT {key}, MAX(id), {value} {source} GROUP BY 1"
+        columns = ", ".join(c or "NULL" for c in (table.label, table.flag, table.value))
+        self._others = f"SELECT {columns} {source} AND ({key}) IS NULL"
+
+    def _add(self, counts: Counts, label: object, flag: object, value: object) -> None:
+        reason = _objection(self.table, flag, value)
+        if reason:
+            counts.rejected[reason] += 1
+            return
+        name = self._label(counts, label)
+        series = counts.series[name, 1 if self.table.flag and flag else 0]
+        if value is None:
+            series.counts[-1] += 1
+            return
+        assert isinstance(value, int | float)  # an objection otherwise
+        series.counts[bisect_left(self.table.buckets, value)] += 1
+        series.total += value
+
+    def _label(self, counts: Counts, value: object) -> str:
+        if self.table.label is None:
+            return self.table.known_labels[0]
+        label = clean_label(value)
+        if (label, 0) not in counts.series:
+            if len(counts.labels) >= self.table.label_limit:
+                counts.overflowed += 1
+                label = OTHER
+            counts.add_label(self.table, label)
+        return label
+
+
+def clean_label(value: object) -> str:
+    """Return a table's value as a label value that any Prometheus can read."""
+    if value is None:
+        return UNKNOWN
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    # A NUL ends the page for Prometheus' parser; other controls help nobody.
+    printable = "".join(c if c >= " " and c != "\x7f" else "\ufffd" for c in text)
+    return printable[:LABEL_LENGTH] or UNKNOWN
+
+
+def _objection(table: Table, flag: object, value: object) -> str | None:
+    """Return why a row cannot count, None if it can."""
+    if table.flag and flag is None:
+        return "null"
+    if table.flag and not isinstance(flag, int | float):
+        return "not_a_boolean"
+    if table.value is None or (value is None and table.value_optional):
+        return None
+    if value is None:
+        return "null"
+    if not isinstance(value, int | float):
+        return "not_a_number"
+    if isinf(value):
+        return "infinite"
+    return "negative" if value < 0 else None
+
+
+def _key_sql(table: Table, labels: int, bounds: int) -> str:
+    """Return the expression for (label * 2 + flag) * bounds + bucket, else NULL."""
+    parts = [_bucket_sql(table, 0, len(table.buckets))]
+    if table.flag:
+        parts.append(f"CASE {table.flag} WHEN 0 THEN 0 WHEN 1 THEN {bounds} END")
+    if table.label:
+        cases = " ".join(f"WHEN ?{n + 3} THEN {n * 2 * bounds}" for n in range(labels))
+        parts.append(f"CASE {table.label} {cases} END")
+    return " + ".join(parts)
+
+
+def _bucket_sql(table: Table, low: int, high: int) -> str:
+    """Return a binary search over the bounds; only its two ends meet odd values."""
+    value, last = table.value, len(table.buckets)
+    if value is None:
+        return str(last + 1)
+    if low < high:
+        middle = (low + high) // 2
+        left = _bucket_sql(table, low, middle)
+        right = _bucket_sql(table, middle + 1, high)
+        bound = table.buckets[middle]
+        return f"CASE WHEN {value} <= {bound!r} THEN {left} ELSE {right} END"
+    absent = f"WHEN {value} IS NULL THEN {last + 1} " if table.value_optional else ""
+    if low == last:
+        return f"CASE WHEN {value} <= {LARGEST!r} THEN {last} {absent}END"
+    return f"CASE WHEN {value} >= 0 THEN 0 END" if low == 0 else str(low)

@@ -1,0 +1,216 @@
+"""Recognise a table by its rows, so that no row of it counts twice.
+
+A path and an inode say little: VACUUM INTO and a rename give the same table in another
+file, ``cp`` gives other rows in the same file. So each tail remembers fingerprints of
+rows that it has read: all of the last ``WINDOW`` ids, and older ones at distances that
+double. Where even those cannot tell old rows from new ones, the rows' own time does.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import NamedTuple
+from zlib import crc32
+
+from exporter.fold import Table
+
+WINDOW = 1024  # ids; 4 bytes each in the state file
+ABSENT = 0  # the fingerprint of an id without a row
+WHOLE = 0xFFFFFFFF
+LASTING = 0xFFFF0000
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Fingerprints of rows that have been read.
+
+    ``window[n]`` belongs to id ``first + n``; ``older`` holds (id, fingerprint) pairs,
+    oldest first, the very first row read among them.
+    """
+
+    first: int = 1
+    window: tuple[int, ...] = ()
+    older: tuple[tuple[int, int], ...] = ()
+
+    def newest_first(self) -> Iterator[tuple[int, int]]:
+        """Yield (id, fingerprint) of all rows remembered."""
+        for offset in range(len(self.window) - 1, -1, -1):
+            if self.window[offset] != ABSENT:
+                yield self.first + offset, self.window[offset]
+        yield from reversed(self.older)
+
+
+class Place(NamedTuple):
+    """Where to read on, and why counting does not simply continue (None if it does)."""
+
+    cursor: int
+    reason: str | None = None
+
+
+def remember(
+    db: sqlite3.Connection, table: Table, known: Fingerprints, cursor: int
+) -> Fingerprints:
+    """Return ``known`` moved on to ``cursor``; reads at most ``WINDOW`` rows."""
+    end = known.first + len(known.window) - 1
+    if cursor <= end:
+        return known
+    start = max(cursor - WINDOW, end) + 1
+    fresh = _fingerprints(db, table, start, cursor)
+    added = tuple(fresh.get(row, ABSENT) for row in range(start, cursor + 1))
+    kept = known.window if start == end + 1 else ()
+    window = (kept + added)[-WINDOW:]
+    first = cursor - len(window) + 1
+    older = [pair for pair in sorted(known.newest_first()) if pair[0] < first]
+    if not older and first > 1:
+        older = list(_fingerprints(db, table, 1, first - 1, limit=1).items())
+    return Fingerprints(first, window, _thin(older, cursor))
+
+
+def forget_after(known: Fingerprints, cursor: int) -> Fingerprints:
+    """Return ``known`` without what it says of ids above ``cursor``."""
+    if cursor < known.first:
+        older = tuple(pair for pair in known.older if pair[0] <= cursor)
+        return Fingerprints(cursor + 1, (), older)
+    return Fingerprints(
+        known.first, known.window[: cursor - known.first + 1], known.older
+    )
+
+
+def locate(
+    db: sqlite3.Connection,
+    table: Table,
+    known: Fingerprints,
+    cursor: int,
+    newest: float | None,
+    high_water: int,
+    same_file: bool,
+) -> Place:
+    """Return where to read on in the table that is there now.
+
+    ``newest`` is the time of the row under the cursor, ``high_water`` the largest id
+    ever given out in this table, ``same_file`` whether the inode is still the same: in
+    the same file a row may have been updated, so that only its lasting part counts.
+    """
+    mask = LASTING if same_file and high_water >= cursor and table.mutable else WHOLE
+    if high_water >= cursor and _unchanged(db, table, known, cursor, mask):
+        return Place(cursor)
+    match, mismatch = _compare(db, table, known, mask)
+    if match is None and mismatch is not None:
+        return Place(_first_id(db, table, 0) - 1, "table_replaced")
+    if match is None and high_water == 0 and cursor > 0:
+        return Place(0, "table_replaced")
+    if mismatch is None and high_water >= cursor:
+        return Place(cursor)
+    end = high_water if mismatch is None else mismatch - 1
+    divergence = _first_newer(db, table, newest, match or 0, end)
+    return Place(divergence - 1, "backup_restored")
+
+
+def parse_time(text: object) -> float | None:
+    """Return a row's timestamp in seconds since the epoch, None if it is not one.
+
+    SQLite's CURRENT_TIMESTAMP or ISO 8601; without a zone it is UTC.
+    """
+    try:
+        moment = datetime.fromisoformat(str(text).strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _unchanged(
+    db: sqlite3.Connection, table: Table, known: Fingerprints, cursor: int, mask: int
+) -> bool:
+    """Say whether the newest row that we know is there and none came after it."""
+    row, fingerprint = next(known.newest_first(), (0, ABSENT))
+    found = _fingerprints(db, table, max(row, 1), cursor, limit=2)
+    return [(n, f & mask) for n, f in found.items()] == (
+        [(row, fingerprint & mask)] if row else []
+    )
+
+
+def _compare(
+    db: sqlite3.Connection, table: Table, known: Fingerprints, mask: int
+) -> tuple[int | None, int | None]:
+    """Return the newest id that matches and the oldest one above it that does not."""
+    remembered = dict(known.newest_first())
+    found = _fingerprints(db, table, known.first, known.first + len(known.window) - 1)
+    for row, _ in known.older:
+        found |= _fingerprints(db, table, row, row)
+    same = {n for n, f in found.items() if f & mask == remembered.get(n, 0) & mask}
+    match = max(same, default=0)
+    mismatch = min((n for n in found.keys() - same if n > match), default=None)
+    return match or None, mismatch
+
+
+def _fingerprints(
+    db: sqlite3.Connection, table: Table, low: int, high: int, limit: int = -1
+) -> dict[int, int]:
+    """Return fingerprints of the rows with ``low`` <= id <= ``high``, oldest first."""
+    if low > high:
+        return {}
+    columns = ", ".join(("id", *table.lasting, *table.mutable))
+    rows = db.execute(
+        f"SELECT {columns} FROM {table.name} WHERE id BETWEEN ? AND ?"
+        " ORDER BY id LIMIT ?",
+        (low, high, limit),
+    )
+    lasting = 1 + len(table.lasting)
+    return {row[0]: _fingerprint(row[:lasting], row) for row in rows.fetchall()}
+
+
+def _fingerprint(lasting: tuple[object, ...], whole: tuple[object, ...]) -> int:
+    """Return 32 bits, of which those in ``LASTING`` come from the lasting part only."""
+    head, tail = crc32(repr(lasting).encode()), crc32(repr(whole).encode())
+    return (head & LASTING) | (tail & ~LASTING & WHOLE) or 1
+
+
+def _thin(older: list[tuple[int, int]], cursor: int) -> tuple[tuple[int, int], ...]:
+    """Keep the oldest row, and others at distances from the cursor that double."""
+    kept: list[tuple[int, int]] = []
+    for row, fingerprint in reversed(older[1:]):
+        if not kept or cursor - row >= 2 * (cursor - kept[-1][0]):
+            kept.append((row, fingerprint))
+    return (*older[:1], *reversed(kept))
+
+
+def _first_newer(
+    db: sqlite3.Connection, table: Table, newest: float | None, after: int, end: int
+) -> int:
+    """Return the first id in ``after`` + 1 .. ``end`` + 1 whose row is newer.
+
+    Rows are written in order of time, so that halving finds it.
+    """
+    low, high = after + 1, end + 1
+    while low < high:
+        middle = (low + high) // 2
+        moment = _row_time(db, table, middle, high)
+        if moment is not None and (newest is None or moment <= newest):
+            low = middle + 1
+        else:
+            high = middle
+    return low if _first_id(db, table, low - 1) <= end else end + 1
+
+
+def _row_time(
+    db: sqlite3.Connection, table: Table, low: int, high: int
+) -> float | None:
+    """Return the time of the first row with ``low`` <= id < ``high``, None if none.
+
+    A time that cannot be read is that of an old row.
+    """
+    row = db.execute(
+        f"SELECT timestamp FROM {table.name} WHERE id >= ? AND id < ?"
+        " ORDER BY id LIMIT 1",
+        (low, high),
+    ).fetchone()
+    return (parse_time(row[0]) or 0.0) if row else None
+
+
+def _first_id(db: sqlite3.Connection, table: Table, after: int) -> int:
+    """Return the smallest id above ``after``, or the one after it if there is none."""
+    row = db.execute(
+        f"SELECT MIN(id) FROM {table.name} WHERE id > ?", (after,)
+    ).fetchone()
+    return row[0] if row[0] is not None else after + 1

@@ -1,0 +1,233 @@
+"""Follow a growing table: read each row once, from the cursor on, in short slices.
+
+This and the count of facts are the two things that outlive a scrape: cursor and counts
+live as long as the process and in the checkpoint, and a backlog is caught up between
+scrapes. A state is never changed once it is handed out; a pass makes a new one.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from exporter.database import Look
+from exporter.fold import Counts, Fold, Table
+from exporter.identity import (
+    Fingerprints,
+    forget_after,
+    locate,
+    parse_time,
+    remember,
+)
+
+SLICE_ROWS = 5000  # about 2 ms: what a writer in rollback mode may have to wait
+RESET_REASONS = (
+    "backup_restored",
+    "buckets_changed",
+    "file_replaced",
+    "state_damaged",
+    "state_missing",
+    "table_recreated",
+)
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a table has been read, and what was counted.
+
+    Args:
+        cursor: the last id that was read.
+        passed: ids passed in all files so far; what AUTOINCREMENT has given out.
+        rows: rows read, counted or rejected.
+        missed: ids passed that had no row any more.
+        newest: time of the row under the cursor, seconds since the epoch.
+        file: device and inode.
+        complete: False while a table is first read; its counts are not shown yet.
+        reason: why there is no checkpoint, until the first look at the table.
+    """
+
+    counts: Counts
+    cursor: int = 0
+    passed: int = 0
+    rows: int = 0
+    missed: int = 0
+    newest: float | None = None
+    file: tuple[int, int] = (0, 0)
+    known: Fingerprints = field(default_factory=Fingerprints)
+    resets: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(RESET_REASONS, 0)
+    )
+    complete: bool = True
+    reason: str | None = None
+
+    def reset(self, reason: str) -> "State":
+        """Return the state with one more reset, to count on from its cursor."""
+        resets = {**self.resets, reason: self.resets[reason] + 1}
+        return replace(self, resets=resets, reason=None)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A table as one pass found it.
+
+    ``backlog`` rows are committed but not read yet; ``last_event`` is the time of the
+    newest row in seconds since the epoch, None without one; ``rows`` how many rows the
+    table holds, where that is counted.
+    """
+
+    state: State
+    backlog: int
+    last_event: float | None
+    rows: int | None = None
+
+
+class Tail:
+    """Reads one table on; keeps no state of its own."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self._fold = Fold(table)
+
+    def start(self, reason: str) -> State:
+        """Return the state of a table without a checkpoint."""
+        return State(Counts.zero(self.table), complete=False, reason=reason)
+
+    def advance(
+        self, db: sqlite3.Connection, look: Look, state: State, until: float
+    ) -> Reading:
+        """Read on until no row is left or the monotonic clock says ``until``.
+
+        Raises:
+            sqlite3.Error: table or column missing, locked, or out of time.
+        """
+        with transaction(db):
+            state = self._place(db, (look.device, look.inode), state)
+            high_water = self._high_water(db)
+        start = state.cursor
+        if start < high_water:
+            state = replace(state, counts=state.counts.copy())
+        while state.cursor < high_water:
+            with transaction(db):
+                high_water = self._high_water(db)
+                if state.cursor < high_water:
+                    state = self._slice(db, state, high_water)
+            if time.monotonic() >= until:
+                break
+        with transaction(db):
+            return self._finish(db, state, start)
+
+    def _place(
+        self, db: sqlite3.Connection, file: tuple[int, int], state: State
+    ) -> State:
+        """Return the state with its cursor where this table is to be read on."""
+        high_water = self._high_water(db)
+        if state.reason:
+            return self._begin(state, file, high_water)
+        same_file = file == state.file
+        place = locate(
+            db,
+            self.table,
+            state.known,
+            state.cursor,
+            state.newest,
+            high_water,
+            same_file,
+        )
+        if place.reason and not state.complete:
+            return self._begin(self.start("state_missing"), file, high_water)
+        if place.reason == "table_replaced":
+            reason = "table_recreated" if same_file else "file_replaced"
+            known = Fingerprints(first=place.cursor + 1)
+        elif place.reason:
+            reason, known = place.reason, forget_after(state.known, place.cursor)
+        else:
+            return state if same_file else replace(state, file=file)
+        moved = replace(state, cursor=place.cursor, known=known, file=file)
+        return moved.reset(reason)
+
+    def _begin(self, state: State, file: tuple[int, int], high_water: int) -> State:
+        """Return the first state; a new table that is still empty is no reset."""
+        state = replace(state, file=file)
+        if state.reason is None or (state.reason == "state_missing" and not high_water):
+            return replace(state, reason=None)
+        return state.reset(state.reason)
+
+    def _from_now(self, state: State, high_water: int) -> State:
+        """Return a state that counts what comes: of what was, a part is gone."""
+        return replace(
+            state,
+            counts=Counts.zero(self.table),
+            cursor=high_water,
+            passed=high_water,
+            rows=0,
+            missed=0,
+            known=Fingerprints(),
+            complete=True,
+        )
+
+    def _slice(self, db: sqlite3.Connection, state: State, high_water: int) -> State:
+        """Read up to ``SLICE_ROWS`` ids; gaps before them are skipped and counted."""
+        (first,) = db.execute(
+            f"SELECT MIN(id) FROM {self.table.name} WHERE id > ?", (state.cursor,)
+        ).fetchone()
+        last, rows = high_water, 0
+        if first is not None:
+            last = min(first + SLICE_ROWS - 1, high_water)
+            rows = self._fold.fold(db, state.counts, first - 1, last)
+        passed = max(0, last - state.cursor)
+        state = replace(
+            state,
+            cursor=last,
+            passed=state.passed + passed,
+            rows=state.rows + rows,
+            missed=state.missed + passed - rows,
+        )
+        if state.missed and not state.complete:
+            return self._from_now(state, high_water)
+        return state
+
+    def _finish(self, db: sqlite3.Connection, state: State, start: int) -> Reading:
+        """Return the reading, with what is to be known of the newest rows read."""
+        high_water = self._high_water(db)
+        if state.cursor > start:
+            after = max(start, state.cursor - SLICE_ROWS)
+            if self.table.exemplars:
+                self._fold.exemplars(db, state.counts, after, state.cursor)
+            newest = self._time(db, state.cursor)
+            state = replace(
+                state,
+                newest=state.newest if newest is None else newest,
+                known=remember(db, self.table, state.known, state.cursor),
+            )
+        backlog = max(0, high_water - state.cursor)
+        if not (backlog or state.complete):
+            state = replace(state, complete=True)
+        return Reading(state, backlog, self._time(db, high_water))
+
+    def _high_water(self, db: sqlite3.Connection) -> int:
+        """Return the largest id ever given out; a deleted row does not lower it."""
+        (largest,) = db.execute(f"SELECT MAX(id) FROM {self.table.name}").fetchone()
+        row = db.execute(
+            "SELECT seq FROM sqlite_sequence WHERE name = ?", (self.table.name,)
+        ).fetchone()
+        return max(largest or 0, row[0] if row else 0)
+
+    def _time(self, db: sqlite3.Connection, upto: int) -> float | None:
+        """Return the time of the newest row up to an id."""
+        row = db.execute(
+            f"SELECT timestamp FROM {self.table.name} WHERE id <= ?"
+            " ORDER BY id DESC LIMIT 1",
+            (upto,),
+        ).fetchone()
+        return parse_time(row[0]) if row else None
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Hold one short read transaction."""
+    db.execute("BEGIN")
+    try:
+        yield
+    finally:
+        db.rollback()
