@@ -1,0 +1,165 @@
+"""One database: its tails, its thread, and what is done between scrapes."""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+from exporter.collectors import Storage, TableCollector
+from exporter.collectors.storage import Measured
+from exporter.database import Database, Look
+from exporter.errors import DatabaseError
+from exporter.isolation import Outcome, isolate
+from exporter.tail import Reading, State, Tail
+from exporter.worker import Worker
+
+T = TypeVar("T")
+
+FOLD_SHARE = 0.5  # of a scrape's time; the rest of a backlog is folded after it
+IDLE_FOLD_SECONDS = 0.02  # a scrape that arrives meanwhile waits no longer than this
+IDLE_SECONDS = 5.0  # limit for one step between scrapes
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Pass:
+    """What one look at the database found, by collector name."""
+
+    readings: dict[str, Outcome[Reading]] = field(default_factory=dict)
+    storage: Outcome[Measured] | None = None
+
+
+class Source:
+    """A database that is read by one thread of its own.
+
+    ``states`` holds the newest state of each table, by table name; those in it are
+    never changed, only replaced by this thread.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        collectors: Mapping[str, TableCollector],
+        storage: Storage | None,
+        states: dict[str, State],
+    ) -> None:
+        self.database = database
+        self.collectors = collectors
+        self.storage = storage
+        self.states = states
+        self._tails = {name: Tail(c.table) for name, c in collectors.items()}
+        self._backlogs: dict[str, int | None] = dict.fromkeys(collectors)
+        self._worker = Worker(f"read-{database.name}", self._idle)
+
+    def request(self, names: Iterable[str], deadline: float) -> Future[Pass]:
+        """Return the future pass over the collectors with these names."""
+        wanted = list(names)
+        return self._worker.submit(lambda: self._pass(wanted, deadline))
+
+    def serves(self, names: frozenset[str]) -> bool:
+        """Say whether any of these collectors reads this database."""
+        storage = self.storage is not None and "storage" in names
+        return storage or not names.isdisjoint(self.collectors)
+
+    def not_ready(self) -> str | None:
+        """Return why not all rows have been read once, None if they have."""
+        for name, backlog in self._backlogs.items():
+            table = self.collectors[name].table.name
+            if backlog is None:
+                return f"table {table} has not been read yet"
+            if not self.states[table].complete:
+                return f"table {table} is being read: {backlog} rows to go"
+        return None
+
+    def _pass(self, names: list[str], deadline: float) -> Pass:
+        """Read what is new, then the gauges.
+
+        Raises:
+            DatabaseError: the database as a whole could not be read.
+        """
+        found = self.database.read(
+            lambda db, look: self._read(db, look, names, deadline), deadline
+        )
+        for name, outcome in found.readings.items():
+            if isinstance(outcome.result, Reading):
+                self._adopt(name, outcome.result)
+        return found
+
+    def _read(
+        self, db: sqlite3.Connection, look: Look, names: list[str], deadline: float
+    ) -> Pass:
+        found = Pass()
+        now = time.monotonic()
+        until = now + FOLD_SHARE * (deadline - now)
+        for name, collector in self.collectors.items():
+            if name in names:
+                state = self.states[collector.table.name]
+                stop = until if state.complete else now
+                work = partial(self._table, db, look, name, stop)
+                found.readings[name] = self._isolate(work)
+        if self.storage and "storage" in names:
+            found.storage = self._isolate(partial(self.storage.measure, db, look))
+        return found
+
+    def _isolate(self, call: Callable[[], T]) -> Outcome[T]:
+        outcome = isolate(call)
+        if isinstance(outcome.error, sqlite3.Error):
+            return replace(outcome, error=self.database.explain(outcome.error))
+        return outcome
+
+    def _table(
+        self, db: sqlite3.Connection, look: Look, name: str, until: float
+    ) -> Reading:
+        collector = self.collectors[name]
+        state = self.states[collector.table.name]
+        reading = self._tails[name].advance(db, look, state, until)
+        if not reading.state.complete:
+            return reading
+        return replace(reading, rows=collector.count(db, look, reading.state))
+
+    def _adopt(self, name: str, reading: Reading) -> None:
+        table = self.collectors[name].table.name
+        old, new = self.states[table], reading.state
+        for reason, number in new.resets.items():
+            if number != old.resets[reason]:
+                fields = {"table": table, "reason": reason, "cursor": new.cursor}
+                logger.warning("counting restarted", extra={"fields": fields})
+        if new.missed > old.missed:
+            fields = {"table": table, "rows": new.missed - old.missed}
+            logger.warning(
+                "rows pruned before they were read", extra={"fields": fields}
+            )
+        self.states[table] = new
+        self._backlogs[name] = reading.backlog
+
+    def _idle(self) -> float | None:
+        """Do a step of what is left over, and return the seconds to rest after it."""
+        try:
+            return self._step(time.monotonic() + IDLE_SECONDS)
+        except DatabaseError as error:
+            logger.debug("no catching up", extra={"fields": {"error": str(error)}})
+            return None
+
+    def _step(self, deadline: float) -> float | None:
+        behind = [name for name, backlog in self._backlogs.items() if backlog]
+        for name in behind:
+            self._catch_up(name, deadline)
+        if behind:
+            return 0.0
+        for collector in self.collectors.values():
+            if collector.counting:
+                return self.database.read(collector.count_slice, deadline)
+        return None
+
+    def _catch_up(self, name: str, deadline: float) -> None:
+        state = self.states[self.collectors[name].table.name]
+        until = time.monotonic() + IDLE_FOLD_SECONDS
+        reading = self.database.read(
+            lambda db, look: self._tails[name].advance(db, look, state, until), deadline
+        )
+        self._adopt(name, reading)
