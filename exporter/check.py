@@ -1,0 +1,132 @@
+"""Say what is wrong before the service does, and how to mend it."""
+
+import http.client
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from exporter.addresses import listen_on_all, parse_address
+from exporter.checkpoint import Checkpoint
+from exporter.collectors import TABLE_COLLECTORS
+from exporter.config import Config
+from exporter.database import Database, Look
+from exporter.errors import DatabaseError, ServerError
+from exporter.fold import Table
+
+READ_SECONDS = 5.0
+HEALTH_SECONDS = 5.0
+
+
+class Finding(NamedTuple):
+    """A line of the report."""
+
+    is_ok: bool
+    text: str
+
+
+def check(config: Config) -> int:
+    """Print what was looked at and what is wrong; return 0 or 2."""
+    findings = [*_databases(config), *_state(config), *_addresses(config)]
+    for finding in findings:
+        print(f"{'ok     ' if finding.is_ok else 'PROBLEM'}  {finding.text}")
+    problems = sum(not finding.is_ok for finding in findings)
+    print(f"{problems} problems" if problems else "no problems")
+    return 2 if problems else 0
+
+
+def ask_health(address: str) -> str | None:
+    """Return why the exporter that listens there is not healthy, None if it is."""
+    host, port = parse_address(address)
+    host = "127.0.0.1" if host in ("", "0.0.0.0") else host
+    connection = http.client.HTTPConnection(
+        "::1" if host == "::" else host, port, timeout=HEALTH_SECONDS
+    )
+    try:
+        with closing(connection):
+            connection.request("GET", "/-/healthy")
+            answer = connection.getresponse()
+            if answer.status == 200 and b"HAK/GAL exporter" in answer.read(1000):
+                return None
+            return f"not healthy: {address} answers {answer.status} {answer.reason}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"not healthy: nothing answers on {address} ({error})"
+
+
+def _databases(config: Config) -> Iterator[Finding]:
+    wanted: dict[str, list[Table]] = {"knowledge_base": [], "performance": []}
+    for name, create in TABLE_COLLECTORS.items():
+        if name in config.collectors:
+            wanted[create.database].append(create(config).table)
+    paths = (config.knowledge_base, config.performance)
+    for (name, tables), path in zip(wanted.items(), paths, strict=True):
+        deadline = time.monotonic() + READ_SECONDS
+        try:
+            yield from Database(name, path).read(partial(_tables, tables), deadline)
+        except DatabaseError as error:
+            yield Finding(False, str(error))
+        else:
+            yield from _owner(path)
+
+
+def _tables(tables: list[Table], db: sqlite3.Connection, look: Look) -> list[Finding]:
+    """Compare with what the collectors read."""
+    return [_table(table, _columns(db, table.name), look.path) for table in tables]
+
+
+def _table(table: Table, found: set[str], path: str) -> Finding:
+    if not found:
+        text = f"{path}: no table {table.name}; HAK/GAL makes it, or check the path"
+        return Finding(False, text)
+    missing = ", ".join(sorted(table.columns - found))
+    if missing:
+        text = f"{path}: table {table.name} lacks {missing}; its HAK/GAL is another"
+        return Finding(False, text)
+    return Finding(True, f"{path}: table {table.name}")
+
+
+def _columns(db: sqlite3.Connection, table: str) -> set[str]:
+    rows = db.execute("SELECT name FROM pragma_table_info(?)", (table,))
+    return {name for (name,) in rows}
+
+
+def _owner(path: Path) -> Iterator[Finding]:
+    """Reading needs no rights on the folder: whoever may write there could do harm."""
+    owner, user = path.stat().st_uid, os.geteuid()
+    if owner != user and os.access(path.parent, os.W_OK) and user != 0:
+        yield Finding(
+            True,
+            f"{path.parent}: this user ({user}) is not the databases' owner ({owner}),"
+            " yet may write to their folder; reading does not need that",
+        )
+
+
+def _state(config: Config) -> Iterator[Finding]:
+    path = config.state_file
+    if path is None:
+        yield Finding(True, "no state file: a restart counts anew")
+        return
+    folder = next(p for p in (path.absolute(), *path.absolute().parents) if p.is_dir())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        text = f"state file {path}: user {os.geteuid()} cannot write to {folder};"
+        yield Finding(False, f"{text} change its owner, or choose another --state.file")
+        return
+    problem = Checkpoint(path).verify()
+    yield Finding(problem is None, problem or f"state file {path}")
+
+
+def _addresses(config: Config) -> Iterator[Finding]:
+    for address in config.listen_addresses:
+        try:
+            for listener in listen_on_all([address]):
+                listener.close()
+            yield Finding(True, f"can listen on {address}")
+        except ServerError as error:
+            if ask_health(address) is None:
+                yield Finding(True, f"an exporter is running already on {address}")
+            else:
+                yield Finding(False, str(error))

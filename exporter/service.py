@@ -1,0 +1,53 @@
+"""The main job: serve metrics until told to stop."""
+
+import logging
+import signal
+from collections.abc import Callable
+
+from exporter import __version__, logs
+from exporter.checkpoint import Checkpoint
+from exporter.config import Config
+from exporter.scrape import Exporter
+from exporter.server import Server
+
+STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+POLL_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+def serve(config: Config, alive: Callable[[], bool] = lambda: True) -> int:
+    """Serve until SIGINT or SIGTERM, or ``alive`` says no; return the exit code.
+
+    Raises:
+        ServerError: an address cannot be listened on.
+        StateError: the state file cannot be used.
+    """
+    # Blocked, the signals wait for us; every thread started from here inherits that.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    logs.configure(config.log_level, config.log_format)
+    checkpoint = Checkpoint(config.state_file) if config.state_file else None
+    if checkpoint:
+        checkpoint.claim()
+    server = Server(
+        exporter := Exporter(config, checkpoint),
+        config.listen_addresses,
+        telemetry_path=config.telemetry_path,
+        max_requests=config.max_requests,
+    )
+    logger.info("starting", extra={"fields": {"version": __version__}})
+    exporter.start()
+    server.start()
+    stopped = wait_for_stop(alive)
+    server.stop()
+    exporter.close()
+    logger.info("stopped")
+    return 0 if stopped else 1
+
+
+def wait_for_stop(alive: Callable[[], bool]) -> bool:
+    """Return True on SIGINT or SIGTERM, False once ``alive`` says no."""
+    while alive():
+        if signal.sigtimedwait(STOP_SIGNALS, POLL_SECONDS):
+            return True
+    return False
