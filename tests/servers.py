@@ -32,15 +32,8 @@ class Servers:
     folder: Path
 
     def program(self, name: str) -> Path:
-        """Return the path of prometheus, promtool, alertmanager or amtool.
-
-        Raises:
-            FileNotFoundError: it was not fetched; the message says how to.
-        """
-        path = self.folder / "bin" / name
-        if not path.exists():
-            raise FileNotFoundError(f"no {path}: run `make servers` first")
-        return path
+        """Return the path of prometheus, promtool, alertmanager or amtool."""
+        return self.folder / "bin" / name
 
     def run(self, name: str, *arguments: str | Path) -> tuple[int, str]:
         """Run a program to its end and return its exit code and all its output."""
@@ -55,12 +48,10 @@ class Servers:
         return done.returncode, done.stdout
 
     @property
-    def label(self) -> str:
-        """Generation and version of Prometheus for test ids: ``oldest-2.42``."""
+    def version(self) -> str | None:
+        """Version of Prometheus as ``2.42``, or nothing if it was not fetched."""
         version = self.folder / "version"
-        if not version.exists():
-            return f"{self.folder.name}-missing"
-        return f"{self.folder.name}-{version.read_text().strip()}"
+        return version.read_text().strip() if version.exists() else None
 
 
 def find_servers() -> list[Servers]:
