@@ -53,7 +53,8 @@ class Source:
         self.storage = storage
         self.states = states
         self._tails = {name: Tail(c.table) for name, c in collectors.items()}
-        self._backlogs: dict[str, int | None] = dict.fromkeys(collectors)
+        self._last: dict[str, Reading] = {}
+        self._caught_up: set[str] = set()
         self._worker = Worker(f"read-{database.name}", self._idle)
 
     def request(self, names: Iterable[str], deadline: float) -> Future[Pass]:
@@ -68,12 +69,11 @@ class Source:
 
     def not_ready(self) -> str | None:
         """Return why not all rows have been read once, None if they have."""
-        for name, backlog in self._backlogs.items():
+        for name in self.collectors.keys() - self._caught_up:
             table = self.collectors[name].table.name
-            if backlog is None:
+            if name not in self._last:
                 return f"table {table} has not been read yet"
-            if not self.states[table].complete:
-                return f"table {table} is being read: {backlog} rows to go"
+            return f"table {table} is being read: {self._last[name].backlog} rows to go"
         return None
 
     def _pass(self, names: list[str], deadline: float) -> Pass:
@@ -117,7 +117,9 @@ class Source:
     ) -> Reading:
         collector = self.collectors[name]
         state = self.states[collector.table.name]
-        reading = self._tails[name].advance(db, look, state, until)
+        reading = self._last.get(name)
+        if reading is None or not reading.is_still(state, look.version):
+            reading = self._tails[name].advance(db, look, state, until)
         if not reading.state.complete:
             return reading
         return replace(reading, rows=collector.count(db, look, reading.state))
@@ -127,15 +129,18 @@ class Source:
         old, new = self.states[table], reading.state
         for reason, number in new.resets.items():
             if number != old.resets[reason]:
-                fields = {"table": table, "reason": reason, "cursor": new.cursor}
-                logger.warning("counting restarted", extra={"fields": fields})
+                fields = {"table": table, "reason": reason, "rows_counted": new.rows}
+                level = logging.INFO if reason == "state_missing" else logging.WARNING
+                logger.log(level, "counting anew", extra={"fields": fields})
         if new.missed > old.missed:
             fields = {"table": table, "rows": new.missed - old.missed}
             logger.warning(
                 "rows pruned before they were read", extra={"fields": fields}
             )
         self.states[table] = new
-        self._backlogs[name] = reading.backlog
+        self._last[name] = reading
+        if not reading.backlog:
+            self._caught_up.add(name)
 
     def _idle(self) -> float | None:
         """Do a step of what is left over, and return the seconds to rest after it."""
@@ -146,7 +151,7 @@ class Source:
             return None
 
     def _step(self, deadline: float) -> float | None:
-        behind = [name for name, backlog in self._backlogs.items() if backlog]
+        behind = [name for name, reading in self._last.items() if reading.backlog]
         for name in behind:
             self._catch_up(name, deadline)
         if behind:

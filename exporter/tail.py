@@ -73,13 +73,18 @@ class Reading:
 
     ``backlog`` rows are committed but not read yet; ``last_event`` is the time of the
     newest row in seconds since the epoch, None without one; ``rows`` how many rows the
-    table holds, where that is counted.
+    table holds, where that is counted; ``version`` that of the file before it was read.
     """
 
     state: State
     backlog: int
     last_event: float | None
     rows: int | None = None
+    version: tuple[object, ...] = ()
+
+    def is_still(self, state: State, version: tuple[object, ...]) -> bool:
+        """Say whether to read again would give the same."""
+        return self.state is state and self.version == version and not self.backlog
 
 
 class Tail:
@@ -88,6 +93,8 @@ class Tail:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._fold = Fold(table)
+        # An empty table is not read at all, and its missing column must show anyway.
+        self._columns = f"SELECT {', '.join(table.columns)} FROM {table.name} LIMIT 0"
 
     def start(self, reason: str) -> State:
         """Return the state of a table without a checkpoint."""
@@ -102,6 +109,7 @@ class Tail:
             sqlite3.Error: table or column missing, locked, or out of time.
         """
         with transaction(db):
+            db.execute(self._columns)
             state = self._place(db, (look.device, look.inode), state)
             high_water = self._high_water(db)
         start = state.cursor
@@ -115,7 +123,8 @@ class Tail:
             if time.monotonic() >= until:
                 break
         with transaction(db):
-            return self._finish(db, state, start)
+            reading = self._finish(db, state, start)
+        return replace(reading, version=look.version)
 
     def _place(
         self, db: sqlite3.Connection, file: tuple[int, int], state: State
