@@ -1,0 +1,189 @@
+"""The HTTP server: listens, admits connections, runs each in a thread.
+
+Plain sockets and threads. waitress has no TLS; cheroot makes the TLS handshake in
+its accept loop, so one silent client stops all, and brings dependencies; the client
+library's server has a backlog of 5, HTTP/1.0 and no timeouts. The standard library's
+socketserver wakes up twice a second for each address, spins when file descriptors
+run out and prints tracebacks; http_connection.py says what http.server lacks.
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from http import HTTPStatus
+
+from exporter.addresses import listen_on_all
+from exporter.http_connection import Connection, RequestError
+from exporter.pages import Pages, Source, plain_text
+
+__all__ = ["Server", "Source"]
+
+ACCEPT_PAUSE_SECONDS = 0.1
+
+logger = logging.getLogger(__name__)
+
+
+class Server:
+    """Serves the pages of a source on one or more addresses."""
+
+    receive_seconds = 10.0  # for a whole request, from its first byte
+    send_seconds = 10.0  # for a whole answer
+    first_seconds = 10.0  # from connecting to the first request
+    idle_seconds = 150.0  # from answer to request; longer than usual scrape intervals
+    stop_seconds = 3.0  # for what is being served when the server stops
+    max_connections = 512
+
+    def __init__(
+        self,
+        source: Source,
+        addresses: Sequence[str],
+        *,
+        telemetry_path: str = "/metrics",
+        max_requests: int = 40,
+    ) -> None:
+        """Listen on every address; ``max_requests`` 0 means no limit.
+
+        Raises:
+            ServerError: an address is malformed or cannot be listened on.
+        """
+        self._pages = Pages(source, telemetry_path, max_requests)
+        self._stopping = threading.Event()
+        # Its lock guards the two collections; it tells when a connection leaves one.
+        self._changed = threading.Condition()
+        self._waiting: dict[Connection, None] = {}  # longest waiting first
+        self._busy: set[Connection] = set()
+        self._listeners = listen_on_all(addresses)
+        self._acceptors: list[threading.Thread] = []
+        self.addresses: list[tuple[str, int]] = [
+            listener.getsockname()[:2] for listener in self._listeners
+        ]
+
+    def start(self) -> None:
+        """Serve in background threads until stopped."""
+        for listener, (host, port) in zip(self._listeners, self.addresses, strict=True):
+            acceptor = threading.Thread(
+                target=self._accept_all, args=[listener], daemon=True
+            )
+            acceptor.start()
+            self._acceptors.append(acceptor)
+            fields = {"host": host, "port": port}
+            logger.info("listening", extra={"fields": fields})
+
+    def stop(self) -> None:
+        """Refuse new connections, finish what is being served, close the rest."""
+        self._stopping.set()
+        for listener in self._listeners:
+            with suppress(OSError):  # stopped before
+                listener.shutdown(socket.SHUT_RDWR)  # wakes its acceptor
+        for acceptor in self._acceptors:
+            acceptor.join(self.stop_seconds)
+        for listener in self._listeners:
+            listener.close()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy, self.stop_seconds)
+            for connection in (*self._waiting, *self._busy):
+                connection.abort()
+            self._changed.wait_for(lambda: not self._waiting, self.stop_seconds)
+
+    def _accept_all(self, listener: socket.socket) -> None:
+        while not self._stopping.is_set():
+            try:
+                client, _ = listener.accept()
+            except OSError as error:
+                self._pause(error)
+            else:
+                limits = self.receive_seconds, self.send_seconds
+                self._admit(Connection(client, *limits))
+
+    def _pause(self, error: OSError) -> None:
+        """Close a connection to get its file descriptor, and let that happen.
+
+        The client stays in the backlog; without a pause the acceptor would spin.
+        """
+        if self._stopping.is_set():
+            return
+        fields = {"error": str(error)}
+        logger.warning("connection not accepted", extra={"fields": fields})
+        with self._changed:
+            self._make_room()
+        self._stopping.wait(ACCEPT_PAUSE_SECONDS)
+
+    def _admit(self, connection: Connection) -> None:
+        """Start a connection's thread, or refuse the connection if all are busy."""
+        with self._changed:
+            is_full = len(self._waiting) + len(self._busy) >= self.max_connections
+            is_admitted = not is_full or self._make_room()
+            if is_admitted:
+                self._waiting[connection] = None
+        try:
+            if is_admitted:
+                threading.Thread(
+                    target=self._serve, args=[connection], daemon=True
+                ).start()
+                return
+            refusal = plain_text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
+            connection.send(refusal, closes=True)
+        except (RuntimeError, OSError) as error:
+            fields = {"error": str(error)}
+            logger.warning("connection not served", extra={"fields": fields})
+        self._forget(connection)
+
+    def _make_room(self) -> bool:
+        """Cut off the connection that has waited longest, if any; needs the lock."""
+        for connection in self._waiting:
+            del self._waiting[connection]
+            connection.abort()
+            return True
+        return False
+
+    def _serve(self, connection: Connection) -> None:
+        idle_seconds = self.first_seconds
+        try:  # the place of a TLS handshake: only this client waits for it
+            while self._exchange(connection, idle_seconds):
+                idle_seconds = self.idle_seconds
+            connection.linger()
+        except OSError as error:  # the client's doing: silent, slow or gone
+            fields = {"error": str(error)}
+            logger.debug("connection lost", extra={"fields": fields})
+        finally:
+            self._forget(connection)
+
+    def _exchange(self, connection: Connection, idle_seconds: float) -> bool:
+        """Answer one request; tell whether another one may follow."""
+        try:
+            request = connection.receive(idle_seconds)
+        except RequestError as error:
+            connection.send(plain_text(error.status, str(error)), closes=True)
+            return False
+        if request is None or not self._begin(connection):
+            return False
+        response = self._pages.answer(request)
+        closes = request.closes or self._stopping.is_set()
+        connection.send(response, closes=closes, with_body=request.method != "HEAD")
+        self._end(connection)
+        return not (closes or self._stopping.is_set())
+
+    def _begin(self, connection: Connection) -> bool:
+        """Protect a connection from being cut off, unless that has happened."""
+        with self._changed:
+            if connection not in self._waiting:
+                return False
+            del self._waiting[connection]
+            self._busy.add(connection)
+            return True
+
+    def _end(self, connection: Connection) -> None:
+        with self._changed:
+            self._busy.discard(connection)
+            self._waiting[connection] = None
+            self._changed.notify_all()
+
+    def _forget(self, connection: Connection) -> None:
+        """Close a connection; before that, nobody can find it to abort it."""
+        with self._changed:
+            self._waiting.pop(connection, None)
+            self._busy.discard(connection)
+            self._changed.notify_all()
+        connection.close()

@@ -1,0 +1,134 @@
+"""A source to serve, a server around it, and a client that sends raw bytes."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Self
+
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+
+from exporter.server import Server
+
+WAIT_SECONDS = 5.0  # nothing here takes that long unless it is broken
+
+
+class Answer(NamedTuple):
+    """An HTTP answer; header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class FakeSource:
+    """Two families; calls can be held up, and fail."""
+
+    collector_names = frozenset({"facts", "queries"})
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[float, frozenset[str]]] = []
+        self.entered = threading.Semaphore(0)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.reason: str | None = None
+        self.help_text = "Facts."
+
+    def registry(
+        self, budget_seconds: float, collectors: frozenset[str]
+    ) -> CollectorRegistry:
+        self.calls.append((budget_seconds, collectors))
+        self.entered.release()
+        assert self.gate.wait(WAIT_SECONDS)
+        if self.error is not None:
+            raise self.error
+        registry = CollectorRegistry()
+        Gauge("facts", self.help_text, registry=registry).set(7)
+        Histogram("latency_seconds", "Latency.", registry=registry).observe(
+            0.3, {"query_id": "11"}
+        )
+        return registry
+
+    def not_ready(self) -> str | None:
+        return self.reason
+
+    def wait_until_entered(self, count: int = 1) -> None:
+        """Wait until so many requests are being served."""
+        for _ in range(count):
+            assert self.entered.acquire(timeout=WAIT_SECONDS)
+
+
+class Client:
+    """A connection to a server."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = socket.create_connection(address, WAIT_SECONDS)
+        self._reader = self.socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def read_answer(self, *, with_body: bool = True) -> Answer:
+        """Read one answer; the connection stays usable."""
+        version, status, _ = self._reader.readline().decode().split(" ", 2)
+        assert version == "HTTP/1.1"
+        headers: dict[str, str] = {}
+        while line := self._reader.readline().decode().rstrip("\r\n"):
+            name, _, value = line.partition(": ")
+            headers[name.lower()] = value
+        length = int(headers["content-length"]) if with_body else 0
+        return Answer(int(status), headers, self._reader.read(length))
+
+    def get(self, target: str = "/metrics", **headers: str) -> Answer:
+        return self.request("GET", target, **headers)
+
+    def request(self, method: str, target: str, **headers: str) -> Answer:
+        """Send a request; ``accept_encoding="x"`` sends ``accept-encoding: x``."""
+        lines = [f"{method} {target} HTTP/1.1", "Host: test"]
+        lines += [f"{k.replace('_', '-')}: {v}" for k, v in headers.items()]
+        self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
+        return self.read_answer(with_body=method != "HEAD")
+
+    def is_closed(self, within_seconds: float = WAIT_SECONDS) -> bool:
+        """Tell whether the server ends the connection, without another byte."""
+        self.socket.settimeout(within_seconds)
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+
+
+@contextmanager
+def serving(
+    source: FakeSource,
+    *,
+    telemetry_path: str = "/metrics",
+    max_requests: int = 40,
+    **limits: float,
+) -> Iterator[tuple[str, int]]:
+    """Serve a source on a loopback port; ``limits`` are attributes of the server."""
+    server = Server(
+        source,
+        ["127.0.0.1:0"],
+        telemetry_path=telemetry_path,
+        max_requests=max_requests,
+    )
+    for name, value in limits.items():
+        assert hasattr(server, name)
+        setattr(server, name, value)
+    server.start()
+    try:
+        yield server.addresses[0]
+    finally:
+        source.gate.set()
+        server.stop()
