@@ -35,7 +35,7 @@ def check(config: Config) -> int:
     for finding in findings:
         print(f"{'ok     ' if finding.is_ok else 'PROBLEM'}  {finding.text}")
     problems = sum(not finding.is_ok for finding in findings)
-    print(f"{problems} problems" if problems else "no problems")
+    print(f"{problems or 'no'} problem{'' if problems == 1 else 's'}")
     return 2 if problems else 0
 
 

@@ -5,19 +5,22 @@ How a file is opened depends on what lies beside it:
 * ``-wal`` and ``-shm`` exist: somebody uses the file in WAL mode, or crashed. Open
   read-only with ``readonly_shm``, so that SQLite uses the index but can neither create
   nor write it. A plain ``mode=ro`` would create both files as *our* user.
-* no ``-wal``, or an empty one: nobody writes. A file in WAL mode is opened as immutable
-  for this one read, and the result is thrown away if the file has changed meanwhile.
+* no ``-wal``, or one without frames: nobody has written. A file in WAL mode is opened as
+  immutable for this one read, and what was read thrown away if the file has changed.
 * a ``-wal`` with content but no ``-shm``: only a writer can build the index; an error.
 
 Connections live for one read: a connection that stays open would keep HAK/GAL's last
-close from folding its log back into the file.
+close from folding its log back into the file. For that one read the log must stay: if
+it went between our look and SQLite's, SQLite would make it anew, as *our* user.
 """
 
+import fcntl
 import os
 import sqlite3
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -31,12 +34,18 @@ T = TypeVar("T")
 _FIRST_READ = "SELECT COUNT(*) FROM sqlite_schema"
 MAGIC = b"SQLite format 3\x00"
 WAL_VERSION = 2  # bytes 18 and 19 of the header; 1 is a rollback journal
+# Bytes of a -wal before its first frame. Where a crash left just these, SQLite without
+# write access to the -shm tries for 10 s to make sense of them, and nothing stops it.
+WAL_HEADER = 32
 BUSY_SECONDS = 0.25  # how long a lock is waited for: longer is for the next scrape
+RETRY_SECONDS = 0.002
+SHARED_BYTES = (510, 0x40000002)  # length and start of SQLite's shared lock on a file
 STEPS_PER_CHECK = 2000  # virtual machine steps between looks at the clock, about 0.2 ms
 
 _EXPLANATIONS = {
     "SQLITE_BUSY": "another connection has it locked; if this lasts, find out which",
     "SQLITE_INTERRUPT": "the scrape's time was up before the read had finished",
+    "SQLITE_CANTOPEN": "the file or its -wal cannot be opened; check permissions",
     "SQLITE_NOTADB": "the file is not a SQLite database; check the path",
     "SQLITE_CORRUPT": "the file is damaged; check it with 'PRAGMA integrity_check'",
     "SQLITE_READONLY_ROLLBACK": "its writer crashed inside a transaction; start"
@@ -75,6 +84,10 @@ class Look:
     shm_inode: int | None = None
 
 
+class _UnsettledError(DatabaseError):
+    """The file is just being opened, closed or changed; a moment later it is not."""
+
+
 class Database:
     """One SQLite file, read by one thread."""
 
@@ -85,21 +98,22 @@ class Database:
     def read(self, work: Callable[[sqlite3.Connection, Look], T], deadline: float) -> T:
         """Return what ``work`` makes of a fresh connection.
 
-        ``deadline`` is on the monotonic clock, in seconds. ``work`` may run twice, so
-        it must not keep anything; it opens its own short transactions.
+        ``deadline`` is on the monotonic clock, in seconds. ``work`` may run more than
+        once, so it must not keep anything; it opens its own short transactions.
 
         Raises:
             DatabaseError: missing, locked, damaged, not readable, too slow.
         """
-        try:
-            for _ in range(2):
-                look = self.look()
-                result = self._read_once(work, look, deadline)
-                if not look.immutable or self._stat() == look.version[:4]:
-                    return result
-        except sqlite3.Error as error:
-            raise self.explain(error) from error
-        raise self._error("the file was changed while it was read; trying again later")
+        give_up = min(deadline, time.monotonic() + BUSY_SECONDS)
+        while True:
+            try:
+                return self._read_once(work, deadline)
+            except sqlite3.Error as error:
+                raise self.explain(error) from error
+            except _UnsettledError:
+                if time.monotonic() >= give_up:
+                    raise
+            time.sleep(RETRY_SECONDS)
 
     def look(self) -> Look:
         """Return the state of the file and its siblings; never opens it with SQLite.
@@ -109,7 +123,7 @@ class Database:
         """
         stat = self._stat()
         header = self._head(self.path, 100)
-        if header and not header.startswith(MAGIC):
+        if header and (len(header) < 100 or not header.startswith(MAGIC)):
             raise self._error(_EXPLANATIONS["SQLITE_NOTADB"])
         if not header or header[18] != WAL_VERSION:
             return self._look(
@@ -117,13 +131,15 @@ class Database:
             )
         wal_stat, shm_stat = self._sibling_stat("-wal"), self._sibling_stat("-shm")
         wal_size = wal_stat.st_size if wal_stat else 0
-        if wal_size and not shm_stat:
+        if wal_size > WAL_HEADER and not shm_stat:
             raise self._error(
                 "its -wal has content but its -shm is missing, so that it cannot be"
-                " read without writing; start HAK/GAL, or run as the file's owner:"
-                f" sqlite3 '{self.path}' 'PRAGMA wal_checkpoint(TRUNCATE)'"
+                " read without writing; if HAK/GAL runs, it has locked the file, else"
+                " start it, or run as the file's owner:"
+                f" sqlite3 '{self.path}' 'PRAGMA wal_checkpoint(TRUNCATE)'",
+                _UnsettledError,
             )
-        if not (wal_stat and shm_stat):
+        if not (wal_stat and shm_stat) or 0 < wal_size <= WAL_HEADER:
             return self._look(stat, True, WalIndex(), (*stat, header[24:28]))
         index = self._head(self._sibling("-shm"), 136) or b""
         version = (*stat, header[24:28], wal_size, index[:48])
@@ -137,6 +153,35 @@ class Database:
         return self._error(hint or _plain(str(error)))
 
     def _read_once(
+        self, work: Callable[[sqlite3.Connection, Look], T], deadline: float
+    ) -> T:
+        look = self.look()
+        if look.shm_inode is not None:
+            with self._kept_log():
+                return self._connect(work, look, deadline)
+        try:
+            return self._connect(work, look, deadline)
+        finally:
+            if look.immutable and self._stat() != look.version[:4]:
+                raise self._error("it was changed while it was read", _UnsettledError)
+
+    @contextmanager
+    def _kept_log(self) -> Iterator[None]:
+        """Keep ``-wal`` and ``-shm`` where they are.
+
+        A last close removes them only if it gets the lock on the file for itself.
+        """
+        with open(self.path, "rb", buffering=0) as file:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, *SHARED_BYTES)
+            except OSError as error:
+                hint = _EXPLANATIONS["SQLITE_BUSY"]
+                raise self._error(hint, _UnsettledError) from error
+            if not (self._sibling_stat("-wal") and self._sibling_stat("-shm")):
+                raise self._error("it is just being closed", _UnsettledError)
+            yield
+
+    def _connect(
         self, work: Callable[[sqlite3.Connection, Look], T], look: Look, deadline: float
     ) -> T:
         option = "immutable=1" if look.immutable else "readonly_shm=1"
@@ -183,7 +228,8 @@ class Database:
         version: tuple[object, ...],
         shm_inode: int | None = None,
     ) -> Look:
-        return Look(str(self.path), *stat[:3], immutable, wal, version, shm_inode)
+        path = str(self.path.resolve())
+        return Look(path, *stat[:3], immutable, wal, version, shm_inode)
 
     def _head(self, path: Path, length: int) -> bytes:
         # Closing a file drops this process' locks on it: only ever called by the one
@@ -191,13 +237,17 @@ class Database:
         try:
             with open(path, "rb", buffering=0) as file:
                 return file.read(length)
+        except FileNotFoundError as error:
+            raise self._error("it is just being closed", _UnsettledError) from error
         except OSError as error:
             raise self._error(
                 f"{path.name}: {error.strerror}; give this user read permission"
             ) from error
 
     def _sibling(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)
+        # SQLite keeps them beside what a link points to.
+        file = self.path.resolve()
+        return file.with_name(file.name + suffix)
 
     def _sibling_stat(self, suffix: str) -> os.stat_result | None:
         try:
@@ -207,10 +257,10 @@ class Database:
         except OSError as error:
             raise self._error(f"{error.strerror}; check its permissions") from error
 
-    def _error(self, reason: str) -> DatabaseError:
-        return DatabaseError(
-            f"cannot read the {self.name} database {self.path}: {reason}"
-        )
+    def _error(
+        self, reason: str, kind: type[DatabaseError] = DatabaseError
+    ) -> DatabaseError:
+        return kind(f"cannot read the {self.name} database {self.path}: {reason}")
 
 
 def _wal_index(size_bytes: int, index: bytes) -> WalIndex:

@@ -35,8 +35,11 @@ def demo(config: Config) -> int:
 
     In this process, our reads would drop the simulator's locks (POSIX).
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     create(config.knowledge_base, config.performance, facts=FACTS)
-    command = [sys.executable, "-m", "exporter", "simulate", "--until-orphaned"]
+    # Told by us: when it asks for its parent, we may have been killed already.
+    parent = ["--parent", str(os.getpid())]
+    command = [sys.executable, "-m", "exporter", "simulate", *parent]
     command += ["--database.knowledge-base", str(config.knowledge_base)]
     command += ["--database.performance", str(config.performance)]
     simulator = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -84,7 +87,7 @@ def add_simulate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", metavar="N", type=int, help="Draw the same rows for the same N."
     )
-    parser.add_argument("--until-orphaned", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
 
 
 def simulate(flags: argparse.Namespace) -> int:
@@ -94,7 +97,7 @@ def simulate(flags: argparse.Namespace) -> int:
     simulator = Simulator(
         flags.knowledge_base, flags.performance, rate=flags.rate, seed=flags.seed
     )
-    stop, errors, parent = threading.Event(), list[Exception](), os.getppid()
+    stop, errors = threading.Event(), list[Exception]()
 
     def run() -> None:
         try:
@@ -104,11 +107,7 @@ def simulate(flags: argparse.Namespace) -> int:
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_for_stop(
-        lambda: (
-            thread.is_alive() and not (flags.until_orphaned and os.getppid() != parent)
-        )
-    )
+    wait_for_stop(lambda: thread.is_alive() and flags.parent in (None, os.getppid()))
     stop.set()
     thread.join()
     print(_summary(simulator.totals))

@@ -205,7 +205,7 @@ class Fold:
             return self.table.known_labels[0]
         label = clean_label(value)
         if (label, 0) not in counts.series:
-            if len(counts.labels) >= self.table.label_limit:
+            if len(counts.labels) >= self.table.label_limit and label != OTHER:
                 counts.overflowed += 1
                 label = OTHER
             counts.add_label(self.table, label)

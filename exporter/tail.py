@@ -94,7 +94,8 @@ class Tail:
         self.table = table
         self._fold = Fold(table)
         # An empty table is not read at all, and its missing column must show anyway.
-        self._columns = f"SELECT {', '.join(table.columns)} FROM {table.name} LIMIT 0"
+        columns = ", ".join(sorted(table.columns))
+        self._columns = f"SELECT {columns} FROM {table.name} LIMIT 0"
 
     def start(self, reason: str) -> State:
         """Return the state of a table without a checkpoint."""

@@ -1,6 +1,9 @@
 """Fixtures that every test may use."""
 
-import socket
+import os
+import socketserver
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,9 +49,14 @@ def free_port() -> int:
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """Yield a loopback port on which somebody listens, and answers nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+    """Yield a loopback port where somebody else hangs up on every caller."""
+    handler = socketserver.BaseRequestHandler
+    with socketserver.TCPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.02])
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture(params=JOURNAL_MODES)
@@ -62,3 +70,19 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Files]:
 def command(processes: Processes, tmp_path: Path, free_port: int) -> Command:
     """Return the exporter as a process over ``tmp_path``, not started yet."""
     return Command(processes, free_port, *file_flags(tmp_path))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with both databases, empty, that nobody has open."""
+    Files(tmp_path).close()
+    return tmp_path
+
+
+@pytest.fixture
+def foreign_folder() -> Iterator[Path]:
+    """Yield a folder in which an ordinary user may read but not write."""
+    with tempfile.TemporaryDirectory() as made:
+        os.chmod(made, 0o555)
+        yield Path(made)
+        os.chmod(made, 0o755)

@@ -1,0 +1,1 @@
+"""One test module a collector, named as in ``exporter/collectors``."""

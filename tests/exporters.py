@@ -1,0 +1,236 @@
+"""The exporter under test, in this process or as its own, and the page it shows."""
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from prometheus_client import generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from exporter.checkpoint import Checkpoint
+from exporter.config import Config, load
+from exporter.scrape import Exporter
+from exporter.server import Server
+from tests.servers import ROOT, Process, Processes, answers, wait_until
+
+BUDGET_SECONDS = 10.0
+WAIT_SECONDS = 20.0
+NOBODY = 65534
+# The interpreter may lie where that user cannot start it: so it changes after that.
+AS_NOBODY = f"""
+import os, encodings.idna, exporter.check, exporter.service
+from exporter.cli import main
+os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})
+raise SystemExit(main())
+"""
+
+
+class Page:
+    """The samples of a metrics page, by name and labels."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.families: dict[str, Metric] = {}
+        self._values: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+        for family in text_string_to_metric_families(text):
+            assert family.name not in self.families
+            self.families[family.name] = family
+            for sample in family.samples:
+                key = sample.name, frozenset(sample.labels.items())
+                assert key not in self._values, f"twice on the page: {sample}"
+                self._values[key] = sample.value
+
+    def __call__(self, name: str, **labels: str) -> float | None:
+        """Return the value of a series, None if it is not on the page."""
+        return self._values.get((name, frozenset(labels.items())))
+
+    def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
+        """Return the values of a metric by one label, for given other labels."""
+        wanted = labels.items()
+        found = ((dict(k), v) for (n, k), v in self._values.items() if n == name)
+        return {k[label]: v for k, v in found if wanted <= k.items()}
+
+    def sum(self, name: str, **labels: str) -> float:
+        """Return the sum over all series with these labels."""
+        found = ((labels_, v) for (n, labels_), v in self._values.items() if n == name)
+        return sum(v for k, v in found if labels.items() <= set(k))
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the families that have samples."""
+        return {name for name, family in self.families.items() if family.samples}
+
+    @property
+    def failed(self) -> set[str]:
+        """Names of the collectors that failed."""
+        success = self.by("collector", "hakgal_exporter_collector_success")
+        return {name for name, value in success.items() if not value}
+
+
+def parse_openmetrics(text: str) -> list[Metric]:
+    """Return the families of an OpenMetrics page, which must be well-formed."""
+    families = openmetrics.text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    return list(families)
+
+
+def make_config(folder: Path, **changes: Any) -> Config:
+    """Return the default configuration with all files in a folder."""
+    config = load(Namespace(), {})
+    return replace(
+        config,
+        **{
+            "knowledge_base": folder / "hexagonal_kb.db",
+            "performance": folder / "hakgal_performance.db",
+            "state_file": folder / "exporter-state.json",
+        }
+        | changes,
+    )
+
+
+def make_exporter(config: Config) -> Exporter:
+    """Return an exporter in this process; without lock on its state file."""
+    state = Checkpoint(config.state_file) if config.state_file else None
+    return Exporter(config, state)
+
+
+def scrape(
+    exporter: Exporter, *names: str, budget_seconds: float = BUDGET_SECONDS
+) -> Page:
+    """Return a page with these collectors' families, or with all."""
+    wanted = frozenset(names) or exporter.collector_names
+    return Page(generate_latest(exporter.registry(budget_seconds, wanted)).decode())
+
+
+@contextmanager
+def serving(exporter: Exporter) -> Iterator[tuple[str, int]]:
+    """Serve an exporter of this process on a loopback port."""
+    server = Server(exporter, ["127.0.0.1:0"])
+    server.start()
+    try:
+        yield server.addresses[0]
+    finally:
+        server.stop()
+
+
+class Answer(NamedTuple):
+    """What came back over HTTP; names of headers as they were sent."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
+
+
+def fetch(address: tuple[str, int], target: str = "/metrics", **headers: str) -> Answer:
+    """GET a target; ``Accept_Encoding="x"`` sends ``Accept-Encoding: x``."""
+    with closing(http.client.HTTPConnection(*address, timeout=WAIT_SECONDS)) as client:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        client.request("GET", target, headers=named)
+        answer = client.getresponse()
+        return Answer(answer.status, dict(answer.headers), answer.read().decode())
+
+
+def fetch_page(
+    address: tuple[str, int], target: str = "/metrics", **headers: str
+) -> Page:
+    """Return the page at a target, which must be answered with 200."""
+    answer = fetch(address, target, **headers)
+    assert answer.status == 200, answer
+    return Page(answer.text)
+
+
+class Command:
+    """``python -m exporter`` as a process of its own, on a loopback port."""
+
+    def __init__(self, processes: Processes, port: int, *flags: str) -> None:
+        self.address = "127.0.0.1", port
+        self.flags = (*flags, f"--web.listen-address=127.0.0.1:{port}")
+        self._processes = processes
+        self._process: Process | None = None
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None
+        return self._process
+
+    @property
+    def output(self) -> str:
+        return self._processes.output(self.process)
+
+    def start(self, *words: str) -> Self:
+        """Start it and wait until it answers."""
+        command = [sys.executable, "-m", "exporter", *words, *self.flags]
+        self._process = self._processes.start(*command, PYTHONPATH=str(ROOT))
+        wait_until(self._answers, WAIT_SECONDS)
+        return self
+
+    def kill(self) -> None:
+        """Kill it as a power cut would."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """Ask it to stop and return its exit code."""
+        self.process.terminate()
+        return self.process.wait(WAIT_SECONDS)
+
+    def page(self, target: str = "/metrics", **headers: str) -> Page:
+        return fetch_page(self.address, target, **headers)
+
+    def get(self, target: str, **headers: str) -> Answer:
+        return fetch(self.address, target, **headers)
+
+    def wait_until_ready(self) -> None:
+        wait_until(lambda: self.get("/-/ready").status == 200, WAIT_SECONDS)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, self.output
+        host, port = self.address
+        return answers(f"http://{host}:{port}/-/healthy")
+
+
+def file_flags(folder: Path) -> list[str]:
+    """Return flags that name all files in a folder."""
+    return [
+        f"--database.knowledge-base={folder / 'hexagonal_kb.db'}",
+        f"--database.performance={folder / 'hakgal_performance.db'}",
+        f"--state.file={folder / 'exporter-state.json'}",
+    ]
+
+
+def run(
+    *words: str | Path, cwd: Path | None = None, program: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m exporter``, or a program text, to its end."""
+    start = ["-c", program] if program else ["-m", "exporter"]
+    return subprocess.run(
+        [sys.executable, *start, *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "88"} | environment,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+
+
+def run_as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m exporter`` as a user to whom permissions apply."""
+    return run(*words, program=AS_NOBODY if os.geteuid() == 0 else "")
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the tables in the state file of a folder."""
+    line, _ = (folder / "exporter-state.json").read_text().split("\n", 1)
+    tables: dict[str, Any] = json.loads(line)["tables"]
+    return tables

@@ -1,0 +1,169 @@
+"""The commands ``check`` and ``healthcheck``: what they find and how they say it."""
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from tests.databases import App, Files
+from tests.exporters import NOBODY, Command, file_flags, run, run_as_nobody
+
+ANY_PORT = "--web.listen-address=127.0.0.1:0"
+
+
+def test_check_finds_nothing_wrong(folder: Path) -> None:
+    done = run("check", *file_flags(folder), ANY_PORT)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        f"ok       {folder}/hexagonal_kb.db: table facts",
+        f"ok       {folder}/hexagonal_kb.db: table audit_log",
+        f"ok       {folder}/hakgal_performance.db: table query_times",
+        f"ok       {folder}/hakgal_performance.db: table cache_events",
+        f"ok       state file {folder}/exporter-state.json",
+        "ok       can listen on 127.0.0.1:0",
+        "no problems",
+    ]
+
+
+def test_check_leaves_nothing_behind(folder: Path) -> None:
+    before = sorted(os.listdir(folder))
+
+    run("check", *file_flags(folder), ANY_PORT)
+
+    assert sorted(os.listdir(folder)) == before
+
+
+def test_check_lists_all_problems_at_once(folder: Path, taken_port: int) -> None:
+    (folder / "exporter-state.json").write_text("no state\n")
+    events = folder / "hakgal_performance.db"
+    with closing(sqlite3.connect(events)) as db, db:
+        db.execute("DROP TABLE query_times")
+        db.execute("ALTER TABLE cache_events RENAME hit TO found")
+    (folder / "hexagonal_kb.db").write_text("a text, not a database" * 9)
+    address = f"127.0.0.1:{taken_port}"
+
+    done = run("check", *file_flags(folder), f"--web.listen-address={address}")
+
+    assert (done.returncode, done.stderr) == (2, "")
+    assert done.stdout.splitlines() == [
+        f"PROBLEM  cannot read the knowledge_base database {folder}/hexagonal_kb.db:"
+        " the file is not a SQLite database; check the path",
+        f"PROBLEM  {events}: no table query_times; HAK/GAL makes it, or check the path",
+        f"PROBLEM  {events}: table cache_events lacks hit; its HAK/GAL is another",
+        f"PROBLEM  state file {folder}/exporter-state.json: damaged, its checksum"
+        " differs; restore it, or counting starts anew",
+        f"PROBLEM  cannot listen on {address}: the port is in use: stop its user or"
+        " choose another port",
+        "5 problems",
+    ]
+
+
+def test_check_finds_files_that_are_not_there(tmp_path: Path) -> None:
+    done = run("check", *file_flags(tmp_path), ANY_PORT)
+
+    assert done.returncode == 2
+    assert done.stdout.count("the file does not exist (yet); it is picked up") == 2
+    assert done.stdout.endswith("2 problems\n")
+
+
+def test_one_problem_is_not_called_problems(folder: Path) -> None:
+    (folder / "hakgal_performance.db").unlink()
+
+    done = run("check", *file_flags(folder), ANY_PORT)
+
+    assert done.stdout.endswith("1 problem\n")
+
+
+def test_check_finds_a_crashed_writer(folder: Path) -> None:
+    path = folder / "hakgal_performance.db"
+    with App(path) as app:
+        app.run("INSERT INTO cache_events(hit) VALUES (1)")
+        app.kill()
+    Path(f"{path}-shm").unlink()
+
+    done = run("check", *file_flags(folder), ANY_PORT)
+
+    assert done.returncode == 2
+    assert "its -wal has content but its -shm is missing" in done.stdout
+    assert f"sqlite3 '{path}' 'PRAGMA wal_checkpoint(TRUNCATE)'" in done.stdout
+
+
+def test_check_looks_only_at_what_is_switched_on(folder: Path) -> None:
+    Files(folder).performance.run("DROP TABLE query_times")
+
+    done = run("check", *file_flags(folder), ANY_PORT, "--no-collector.queries")
+
+    assert done.returncode == 0, done.stdout
+    assert "query_times" not in done.stdout
+
+
+def test_check_without_state_file_says_what_that_means(folder: Path) -> None:
+    done = run("check", *file_flags(folder), "--state.file=", ANY_PORT)
+
+    assert done.returncode == 0
+    assert "ok       no state file: a restart counts anew\n" in done.stdout
+
+
+def test_check_recognises_a_running_exporter(command: Command, folder: Path) -> None:
+    command.start()
+
+    done = run("check", *command.flags)
+
+    assert done.returncode == 0, done.stdout
+    host, port = command.address
+    assert f"ok       an exporter is running already on {host}:{port}\n" in done.stdout
+
+
+def test_check_finds_a_folder_that_it_may_not_write(foreign_folder: Path) -> None:
+    Files(foreign_folder, "delete").close()
+
+    done = run_as_nobody("check", *file_flags(foreign_folder), ANY_PORT)
+
+    user = NOBODY if os.geteuid() == 0 else os.geteuid()
+    assert done.returncode == 2
+    assert (
+        f"PROBLEM  state file {foreign_folder}/exporter-state.json: user {user} cannot"
+        f" write to {foreign_folder}; change its owner, or choose another --state.file"
+    ) in done.stdout.splitlines()
+    assert done.stdout.endswith("1 problem\n")
+
+
+def test_relative_paths_start_at_the_working_directory(folder: Path) -> None:
+    names = {
+        "HAKGAL_DATABASE_KNOWLEDGE_BASE": "hexagonal_kb.db",
+        "HAKGAL_DATABASE_PERFORMANCE": "hakgal_performance.db",
+        "HAKGAL_STATE_FILE": "",
+    }
+
+    done = run("check", ANY_PORT, cwd=folder, **names)
+
+    assert done.returncode == 0, done.stdout
+    assert f"ok       {folder}/hexagonal_kb.db: table facts\n" in done.stdout
+
+
+def test_healthcheck_succeeds_while_the_exporter_runs(
+    command: Command, folder: Path
+) -> None:
+    command.start()
+
+    for address in (f"127.0.0.1:{command.address[1]}", f":{command.address[1]}"):
+        done = run("healthcheck", f"--web.listen-address={address}")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "healthy\n", "")
+
+
+def test_healthcheck_fails_when_nothing_listens(free_port: int) -> None:
+    done = run("healthcheck", f"--web.listen-address=127.0.0.1:{free_port}")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"not healthy: nothing answers on 127.0.0.1:{free_port}"
+        " ([Errno 111] Connection refused)\n"
+    )
+
+
+def test_healthcheck_fails_when_somebody_else_listens(taken_port: int) -> None:
+    done = run("healthcheck", f"--web.listen-address=127.0.0.1:{taken_port}")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("not healthy: nothing answers on ")

@@ -1,0 +1,128 @@
+"""The main job as a process: what stops it from starting, and how it stops."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.databases import Files
+from tests.exporters import Command, file_flags, read_state, run, run_as_nobody
+from tests.servers import Processes
+
+STOP_SIGNALS = [pytest.param(s, id=s.name) for s in (signal.SIGTERM, signal.SIGINT)]
+
+
+def test_port_in_use_is_one_line(folder: Path, taken_port: int) -> None:
+    done = run(*file_flags(folder), f"--web.listen-address=127.0.0.1:{taken_port}")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"hakgal-exporter: cannot listen on 127.0.0.1:{taken_port}:"
+        " the port is in use: stop its user or choose another port\n"
+    )
+
+
+def test_unwritable_state_file_is_one_line(foreign_folder: Path) -> None:
+    state = foreign_folder / "state.json"
+
+    done = run_as_nobody(f"--state.file={state}", "--web.listen-address=127.0.0.1:0")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"hakgal-exporter: cannot use the state file {state}: Permission denied;"
+        " make the folder writable for this user, or choose another --state.file\n"
+    )
+
+
+def test_second_exporter_on_a_state_file_is_refused(
+    command: Command, folder: Path
+) -> None:
+    command.start()
+
+    done = run(*file_flags(folder), "--web.listen-address=127.0.0.1:0")
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"hakgal-exporter: cannot use the state file {folder}/exporter-state.json:"
+        " another exporter uses it; give each its own --state.file\n"
+    )
+
+
+@pytest.mark.parametrize("stop_signal", STOP_SIGNALS)
+def test_signal_stops_it_with_the_checkpoint_written(
+    command: Command, files: Files, tmp_path: Path, stop_signal: signal.Signals
+) -> None:
+    for _ in range(3):
+        files.add_cache()
+    command.start().wait_until_ready()
+    # Rows are read at the start; only a scrape or the end makes that durable.
+    assert not (tmp_path / "exporter-state.json").exists()
+
+    command.process.send_signal(stop_signal)
+
+    assert command.process.wait(10) == 0
+    assert read_state(tmp_path)["cache_events"]["cursor"] == 3
+    assert command.output.splitlines()[-1].endswith("msg=stopped")
+
+
+def test_checkpoint_that_cannot_be_written_at_the_end_is_one_line(
+    command: Command, folder: Path
+) -> None:
+    command.start().wait_until_ready()
+    (folder / "exporter-state.json.tmp").mkdir()
+
+    assert command.stop() == 1
+
+    assert command.output.splitlines()[-1] == (
+        f"hakgal-exporter: cannot use the state file {folder}/exporter-state.json:"
+        " Is a directory; counters stand still"
+    )
+
+
+def test_stopping_does_not_wait_for_idle_connections(command: Command) -> None:
+    command.start()
+    with socket.create_connection(command.address) as idle:
+        idle.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert idle.recv(4096).startswith(b"HTTP/1.1 200")
+        started = time.monotonic()
+
+        assert command.stop() == 0
+
+    assert time.monotonic() - started < 3
+
+
+def test_it_leaves_no_file_but_its_own(command: Command, folder: Path) -> None:
+    before = set(os.listdir(folder))
+    command.start().wait_until_ready()
+
+    command.stop()
+
+    own = {"exporter-state.json", "exporter-state.json.lock"}
+    assert {f for f in os.listdir(folder) if not f.endswith(".log")} == before | own
+
+
+def test_without_state_file_it_writes_nothing(
+    processes: Processes, folder: Path, free_port: int
+) -> None:
+    before = set(os.listdir(folder))
+    flags = [*file_flags(folder)[:2], "--state.file="]
+    command = Command(processes, free_port, *flags)
+    command.start().wait_until_ready()
+    assert command.page()("hakgal_facts") == 0
+
+    assert command.stop() == 0
+
+    assert {f for f in os.listdir(folder) if not f.endswith(".log")} == before
+
+
+def test_it_serves_on_several_addresses(
+    processes: Processes, folder: Path, free_port: int
+) -> None:
+    flags = [*file_flags(folder), "--web.listen-address=[::1]:0"]
+
+    command = Command(processes, free_port, *flags).start()
+
+    assert command.output.count("msg=listening") == 2
