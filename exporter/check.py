@@ -110,11 +110,13 @@ def _state(config: Config) -> Iterator[Finding]:
     if path is None:
         yield Finding(True, "no state file: a restart counts anew")
         return
-    folder = next(p for p in (path.absolute(), *path.absolute().parents) if p.is_dir())
-    if not os.access(folder, os.W_OK | os.X_OK):
-        text = f"state file {path}: user {os.geteuid()} cannot write to {folder};"
-        yield Finding(False, f"{text} change its owner, or choose another --state.file")
-        return
+    folder = next(p for p in path.absolute().parents if p.is_dir())
+    for place, mode in ((folder, os.W_OK | os.X_OK), (path, os.R_OK | os.W_OK)):
+        if place.exists() and not os.access(place, mode):
+            text = f"state file {path}: user {os.geteuid()} cannot write to {place};"
+            text += " change its owner, or choose another --state.file"
+            yield Finding(False, text)
+            return
     problem = Checkpoint(path).verify()
     yield Finding(problem is None, problem or f"state file {path}")
 

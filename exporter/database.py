@@ -5,8 +5,8 @@ How a file is opened depends on what lies beside it:
 * ``-wal`` and ``-shm`` exist: somebody uses the file in WAL mode, or crashed. Open
   read-only with ``readonly_shm``, so that SQLite uses the index but can neither create
   nor write it. A plain ``mode=ro`` would create both files as *our* user.
-* no ``-wal``, or one without frames: nobody has written. A file in WAL mode is opened as
-  immutable for this one read, and what was read thrown away if the file has changed.
+* no ``-wal``, or one without frames: nobody has written. A file in WAL mode is opened
+  as immutable for this read, and the result is thrown away if the file has changed.
 * a ``-wal`` with content but no ``-shm``: only a writer can build the index; an error.
 
 Connections live for one read: a connection that stays open would keep HAK/GAL's last

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import NamedTuple
 from zlib import crc32
 
@@ -95,16 +96,20 @@ def locate(
     mask = LASTING if same_file and high_water >= cursor and table.mutable else WHOLE
     if high_water >= cursor and _unchanged(db, table, known, cursor, mask):
         return Place(cursor)
-    match, mismatch = _compare(db, table, known, mask)
-    if match is None and mismatch is not None:
-        return Place(_first_id(db, table, 0) - 1, "table_replaced")
+    match, stranger, mismatch = _compare(db, table, known, mask)
+    before_all = _first_id(db, table, 0) - 1
+    if match is None and mismatch is not None and stranger is None:
+        return Place(before_all, "table_replaced")
     if match is None and high_water == 0 and cursor > 0:
         return Place(0, "table_replaced")
-    if mismatch is None and high_water >= cursor:
+    if mismatch is None and stranger is None and high_water >= cursor:
         return Place(cursor)
-    end = high_water if mismatch is None else mismatch - 1
-    divergence = _first_newer(db, table, newest, match or 0, end)
-    return Place(divergence - 1, "backup_restored")
+    end = min(high_water, cursor) if mismatch is None else mismatch - 1
+    start = _first_newer(db, table, newest, match or 0, end, known.first) - 1
+    if start == cursor:
+        return Place(cursor)
+    is_all_new = match is None and start <= before_all
+    return Place(start, "table_replaced" if is_all_new else "backup_restored")
 
 
 def parse_time(text: object) -> float | None:
@@ -132,16 +137,23 @@ def _unchanged(
 
 def _compare(
     db: sqlite3.Connection, table: Table, known: Fingerprints, mask: int
-) -> tuple[int | None, int | None]:
-    """Return the newest id that matches and the oldest one above it that does not."""
+) -> tuple[int | None, int | None, int | None]:
+    """Return the newest id that matches and the oldest ones above it that do not.
+
+    The first of these two is below the second and had no row when it was passed: what
+    is there now is new, or was missed and has been brought back.
+    """
     remembered = dict(known.newest_first())
     found = _fingerprints(db, table, known.first, known.first + len(known.window) - 1)
     for row, _ in known.older:
         found |= _fingerprints(db, table, row, row)
-    same = {n for n, f in found.items() if f & mask == remembered.get(n, 0) & mask}
-    match = max(same, default=0)
-    mismatch = min((n for n in found.keys() - same if n > match), default=None)
-    return match or None, mismatch
+    common = found.keys() & remembered.keys()
+    same = {n for n in common if not (found[n] ^ remembered[n]) & mask}
+    match = max(same, default=None)
+    others = sorted(n for n in found.keys() - same if n > (match or 0))
+    mismatch = next((n for n in others if n in remembered), None)
+    stranger = others[0] if others and others[0] != mismatch else None
+    return match, stranger, mismatch
 
 
 def _fingerprints(
@@ -167,45 +179,50 @@ def _fingerprint(lasting: tuple[object, ...], whole: tuple[object, ...]) -> int:
 
 
 def _thin(older: list[tuple[int, int]], cursor: int) -> tuple[tuple[int, int], ...]:
-    """Keep the oldest row, and others at distances from the cursor that double."""
+    """Keep the oldest row, and others at distances from the cursor that double.
+
+    A row goes only if the next older one is near enough to stand in for it.
+    """
     kept: list[tuple[int, int]] = []
-    for row, fingerprint in reversed(older[1:]):
-        if not kept or cursor - row >= 2 * (cursor - kept[-1][0]):
-            kept.append((row, fingerprint))
+    for (before, _), pair in reversed(list(pairwise(older))):
+        if not kept or cursor - before > 2 * (cursor - kept[-1][0]):
+            kept.append(pair)
     return (*older[:1], *reversed(kept))
 
 
 def _first_newer(
-    db: sqlite3.Connection, table: Table, newest: float | None, after: int, end: int
+    db: sqlite3.Connection,
+    table: Table,
+    newest: float | None,
+    after: int,
+    end: int,
+    first: int,
 ) -> int:
     """Return the first id in ``after`` + 1 .. ``end`` + 1 whose row is newer.
 
-    Rows are written in order of time, so that halving finds it.
+    Rows are written in order of time, so that halving finds it. Where the time does
+    not tell, new are those from id ``first`` on, which were not there before.
     """
+
+    def is_old(row: int, timestamp: object) -> bool:
+        moment = parse_time(timestamp) or 0.0  # one that cannot be read is old
+        if newest is None or moment == newest:
+            return row < first
+        return moment < newest
+
     low, high = after + 1, end + 1
     while low < high:
         middle = (low + high) // 2
-        moment = _row_time(db, table, middle, high)
-        if moment is not None and (newest is None or moment <= newest):
+        found = db.execute(
+            f"SELECT id, timestamp FROM {table.name} WHERE id >= ? AND id < ?"
+            " ORDER BY id LIMIT 1",
+            (middle, high),
+        ).fetchone()
+        if found and is_old(*found):
             low = middle + 1
         else:
             high = middle
     return low if _first_id(db, table, low - 1) <= end else end + 1
-
-
-def _row_time(
-    db: sqlite3.Connection, table: Table, low: int, high: int
-) -> float | None:
-    """Return the time of the first row with ``low`` <= id < ``high``, None if none.
-
-    A time that cannot be read is that of an old row.
-    """
-    row = db.execute(
-        f"SELECT timestamp FROM {table.name} WHERE id >= ? AND id < ?"
-        " ORDER BY id LIMIT 1",
-        (low, high),
-    ).fetchone()
-    return (parse_time(row[0]) or 0.0) if row else None
 
 
 def _first_id(db: sqlite3.Connection, table: Table, after: int) -> int:

@@ -201,7 +201,8 @@ class Tail:
         """Return the reading, with what is to be known of the newest rows read."""
         high_water = self._high_water(db)
         if state.cursor > start:
-            after = max(start, state.cursor - SLICE_ROWS)
+            # Of what was passed, only the newest ``state.rows`` have counted for sure.
+            after = max(start, state.cursor - min(SLICE_ROWS, state.rows))
             if self.table.exemplars:
                 self._fold.exemplars(db, state.counts, after, state.cursor)
             newest = self._time(db, state.cursor)

@@ -129,6 +129,23 @@ def test_check_finds_a_folder_that_it_may_not_write(foreign_folder: Path) -> Non
     assert done.stdout.endswith("1 problem\n")
 
 
+def test_check_finds_a_state_file_that_is_somebody_elses(
+    foreign_folder: Path,
+) -> None:
+    Files(foreign_folder, "delete").close()
+    foreign_folder.chmod(0o777)
+    state = foreign_folder / "exporter-state.json"
+    state.touch()
+    state.chmod(0o444)
+
+    check = run_as_nobody("check", *file_flags(foreign_folder), ANY_PORT)
+    serve = run_as_nobody(*file_flags(foreign_folder), ANY_PORT)
+
+    assert f"PROBLEM  state file {state}: user " in check.stdout
+    assert f" cannot write to {state}; change its owner" in check.stdout
+    assert (check.returncode, serve.returncode) == (2, 1)
+
+
 def test_relative_paths_start_at_the_working_directory(folder: Path) -> None:
     names = {
         "HAKGAL_DATABASE_KNOWLEDGE_BASE": "hexagonal_kb.db",

@@ -86,7 +86,9 @@ def freshness(
     )
     for table, reading in readings.items():
         passed = shown[table].passed if table in shown else 0
-        backlog.add_metric([table], reading.backlog + reading.state.passed - passed)
+        # Negative for a moment when a scrape beside this one has shown more.
+        unseen = max(0, reading.state.passed - passed)
+        backlog.add_metric([table], reading.backlog + unseen)
         if reading.last_event is not None:
             last_event.add_metric([table], reading.last_event)
     yield backlog

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from exporter import __version__
-from exporter.tail import RESET_REASONS
+from exporter.collectors.cache import Cache
+from exporter.collectors.exporter import freshness
+from exporter.fold import Counts
+from exporter.tail import RESET_REASONS, Reading, State
 from tests.databases import Files
 from tests.exporters import make_config, make_exporter, scrape
 
@@ -77,6 +80,17 @@ def test_rows_pruned_before_they_were_read_are_missed(
     missed = page.by("table", "hakgal_exporter_missed_rows_total")
     assert missed == dict.fromkeys(TABLES, 0) | {"query_times": 3}
     assert page.sum("hakgal_query_duration_seconds_count") == 3
+
+
+def test_backlog_is_never_negative() -> None:
+    """Another scrape may have shown more than this one has read."""
+    read, shown = (State(Counts.zero(Cache.table), passed=n) for n in (10, 12))
+
+    backlog, _ = freshness(
+        {"cache_events": Reading(read, 3, None)}, {"cache_events": shown}
+    )
+
+    assert [sample.value for sample in backlog.samples] == [3]
 
 
 def test_checkpoint_time_is_that_of_the_last_one(files: Files, tmp_path: Path) -> None:
