@@ -17,7 +17,7 @@ from zlib import crc32
 
 from exporter.errors import StateError
 from exporter.fold import REASONS, Counts, Series, Table
-from exporter.identity import Fingerprints
+from exporter.identity import Fingerprints, Life
 from exporter.tail import RESET_REASONS, State
 
 VERSION = 1
@@ -145,7 +145,6 @@ def _check(line: bytes) -> bytes:
 
 
 def _encode(table: Table, state: State) -> dict[str, Any]:
-    known = state.known
     return {
         "cursor": state.cursor,
         "passed": state.passed,
@@ -161,14 +160,32 @@ def _encode(table: Table, state: State) -> dict[str, Any]:
             [label, flag, series.counts, series.total]
             for (label, flag), series in state.counts.series.items()
         ],
+        "known": _encode_known(state.known),
+        "past": [
+            {"cursor": p.cursor, "known": _encode_known(p.known), "newest": p.newest}
+            for p in state.past
+        ],
+    }
+
+
+def _encode_known(known: Fingerprints) -> dict[str, Any]:
+    return {
         "first": known.first,
         "window": struct.pack(f"<{len(known.window)}I", *known.window).hex(),
         "older": known.older,
     }
 
 
-def _decode(table: Table, saved: Mapping[str, Any]) -> State:
+def _decode_known(saved: Mapping[str, Any]) -> Fingerprints:
     window = bytes.fromhex(saved["window"])
+    return Fingerprints(
+        saved["first"],
+        struct.unpack(f"<{len(window) // 4}I", window),
+        tuple((row, fingerprint) for row, fingerprint in saved["older"]),
+    )
+
+
+def _decode(table: Table, saved: Mapping[str, Any]) -> State:
     counts = Counts.zero(table)
     counts.rejected = dict.fromkeys(REASONS, 0) | saved["rejected"]
     counts.overflowed = saved["overflowed"]
@@ -181,10 +198,10 @@ def _decode(table: Table, saved: Mapping[str, Any]) -> State:
         newest=saved["newest"],
         file=tuple(saved["file"]),
         resets=dict.fromkeys(RESET_REASONS, 0) | saved["resets"],
-        known=Fingerprints(
-            saved["first"],
-            struct.unpack(f"<{len(window) // 4}I", window),
-            tuple((row, fingerprint) for row, fingerprint in saved["older"]),
+        known=_decode_known(saved["known"]),
+        past=tuple(
+            Life(past["cursor"], _decode_known(past["known"]), past["newest"])
+            for past in saved["past"]
         ),
     )
     if tuple(saved["buckets"]) != table.buckets:

@@ -39,6 +39,7 @@ WAL_VERSION = 2  # bytes 18 and 19 of the header; 1 is a rollback journal
 WAL_HEADER = 32
 BUSY_SECONDS = 0.25  # how long a lock is waited for: longer is for the next scrape
 RETRY_SECONDS = 0.002
+LEAST_ATTEMPTS = 3
 SHARED_BYTES = (510, 0x40000002)  # length and start of SQLite's shared lock on a file
 STEPS_PER_CHECK = 2000  # virtual machine steps between looks at the clock, about 0.2 ms
 
@@ -105,13 +106,15 @@ class Database:
             DatabaseError: missing, locked, damaged, not readable, too slow.
         """
         give_up = min(deadline, time.monotonic() + BUSY_SECONDS)
+        attempts_left = LEAST_ATTEMPTS
         while True:
+            attempts_left -= 1
             try:
                 return self._read_once(work, deadline)
             except sqlite3.Error as error:
                 raise self.explain(error) from error
             except _UnsettledError:
-                if time.monotonic() >= give_up:
+                if attempts_left <= 0 and time.monotonic() >= give_up:
                     raise
             time.sleep(RETRY_SECONDS)
 

@@ -7,7 +7,7 @@ double. Where even those cannot tell old rows from new ones, the rows' own time 
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -40,6 +40,18 @@ class Fingerprints:
             if self.window[offset] != ABSENT:
                 yield self.first + offset, self.window[offset]
         yield from reversed(self.older)
+
+
+@dataclass(frozen=True)
+class Life:
+    """A table up to the moment when another took its place; it may come back.
+
+    ``newest`` is the time of the row under ``cursor`` in seconds since the epoch.
+    """
+
+    cursor: int
+    known: Fingerprints
+    newest: float | None
 
 
 class Place(NamedTuple):
@@ -97,9 +109,8 @@ def locate(
     if high_water >= cursor and _unchanged(db, table, known, cursor, mask):
         return Place(cursor)
     match, stranger, mismatch = _compare(db, table, known, mask)
-    before_all = _first_id(db, table, 0) - 1
     if match is None and mismatch is not None and stranger is None:
-        return Place(before_all, "table_replaced")
+        return Place(0, "table_replaced")
     if match is None and high_water == 0 and cursor > 0:
         return Place(0, "table_replaced")
     if mismatch is None and stranger is None and high_water >= cursor:
@@ -108,8 +119,36 @@ def locate(
     start = _first_newer(db, table, newest, match or 0, end, known.first) - 1
     if start == cursor:
         return Place(cursor)
-    is_all_new = match is None and start <= before_all
-    return Place(start, "table_replaced" if is_all_new else "backup_restored")
+    if match is None and start < _first_id(db, table, 0):
+        return Place(0, "table_replaced")
+    return Place(start, "backup_restored")
+
+
+def recognise(
+    db: sqlite3.Connection, table: Table, past: Iterable[Life], high_water: int
+) -> Life | None:
+    """Return the life that this table goes on with, None if it is none of them."""
+    for life in past:
+        is_possible = high_water >= life.cursor and any(life.known.newest_first())
+        if is_possible and _unchanged(db, table, life.known, life.cursor, WHOLE):
+            return life
+    return None
+
+
+def refresh(db: sqlite3.Connection, table: Table, known: Fingerprints) -> Fingerprints:
+    """Return ``known`` with the rows as they are now, if the newest was updated."""
+    row, fingerprint = next(known.newest_first(), (0, ABSENT))
+    if not table.mutable or _fingerprints(db, table, row, row) == {row: fingerprint}:
+        return known
+
+    def renewed(row: int, old: int) -> int:
+        new = now.get(row, old)
+        return old if old == ABSENT or (new ^ old) & LASTING else new
+
+    now = _found(db, table, known)
+    window = tuple(renewed(n, old) for n, old in enumerate(known.window, known.first))
+    older = tuple((n, renewed(n, old)) for n, old in known.older)
+    return Fingerprints(known.first, window, older)
 
 
 def parse_time(text: object) -> float | None:
@@ -144,9 +183,7 @@ def _compare(
     is there now is new, or was missed and has been brought back.
     """
     remembered = dict(known.newest_first())
-    found = _fingerprints(db, table, known.first, known.first + len(known.window) - 1)
-    for row, _ in known.older:
-        found |= _fingerprints(db, table, row, row)
+    found = _found(db, table, known)
     common = found.keys() & remembered.keys()
     same = {n for n in common if not (found[n] ^ remembered[n]) & mask}
     match = max(same, default=None)
@@ -154,6 +191,15 @@ def _compare(
     mismatch = next((n for n in others if n in remembered), None)
     stranger = others[0] if others and others[0] != mismatch else None
     return match, stranger, mismatch
+
+
+def _found(db: sqlite3.Connection, table: Table, known: Fingerprints) -> dict[int, int]:
+    """Return fingerprints of the rows that are there now, where ``known`` looks."""
+    last = known.first + len(known.window) - 1
+    found = _fingerprints(db, table, known.first, last)
+    for row, _ in known.older:
+        found |= _fingerprints(db, table, row, row)
+    return found
 
 
 def _fingerprints(
@@ -222,7 +268,8 @@ def _first_newer(
             low = middle + 1
         else:
             high = middle
-    return low if _first_id(db, table, low - 1) <= end else end + 1
+    any_left = f"SELECT 1 FROM {table.name} WHERE id BETWEEN ? AND ? LIMIT 1"
+    return low if db.execute(any_left, (low, end)).fetchone() else end + 1
 
 
 def _first_id(db: sqlite3.Connection, table: Table, after: int) -> int:

@@ -15,12 +15,16 @@ from exporter.database import Look
 from exporter.fold import Counts, Fold, Table
 from exporter.identity import (
     Fingerprints,
+    Life,
     forget_after,
     locate,
     parse_time,
+    recognise,
+    refresh,
     remember,
 )
 
+PAST_LIVES = 3  # 8 KB each in the state file
 SLICE_ROWS = 5000  # about 2 ms: what a writer in rollback mode may have to wait
 RESET_REASONS = (
     "backup_restored",
@@ -43,6 +47,7 @@ class State:
         missed: ids passed that had no row any more.
         newest: time of the row under the cursor, seconds since the epoch.
         file: device and inode.
+        past: the tables that were here before, newest first.
         complete: False while a table is first read; its counts are not shown yet.
         reason: why there is no checkpoint, until the first look at the table.
     """
@@ -53,8 +58,9 @@ class State:
     rows: int = 0
     missed: int = 0
     newest: float | None = None
-    file: tuple[int, int] = (0, 0)
+    file: tuple[int, ...] = ()
     known: Fingerprints = field(default_factory=Fingerprints)
+    past: tuple[Life, ...] = ()
     resets: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(RESET_REASONS, 0)
     )
@@ -128,7 +134,7 @@ class Tail:
         return replace(reading, version=look.version)
 
     def _place(
-        self, db: sqlite3.Connection, file: tuple[int, int], state: State
+        self, db: sqlite3.Connection, file: tuple[int, ...], state: State
     ) -> State:
         """Return the state with its cursor where this table is to be read on."""
         high_water = self._high_water(db)
@@ -146,17 +152,33 @@ class Tail:
         )
         if place.reason and not state.complete:
             return self._begin(self.start("state_missing"), file, high_water)
-        if place.reason == "table_replaced":
+        life = recognise(db, self.table, state.past, high_water)
+        if life and (place.reason or life.cursor > state.cursor):
+            return self._turn(state, life, file).reset("backup_restored")
+        if place.reason is None:
+            known = refresh(db, self.table, state.known) if same_file else state.known
+            is_same = same_file and known is state.known
+            return state if is_same else replace(state, file=file, known=known)
+        known = forget_after(state.known, place.cursor)
+        life, reason = Life(place.cursor, known, state.newest), place.reason
+        if reason == "table_replaced":
             reason = "table_recreated" if same_file else "file_replaced"
-            known = Fingerprints(first=place.cursor + 1)
-        elif place.reason:
-            reason, known = place.reason, forget_after(state.known, place.cursor)
-        else:
-            return state if same_file else replace(state, file=file)
-        moved = replace(state, cursor=place.cursor, known=known, file=file)
-        return moved.reset(reason)
+        return self._turn(state, life, file).reset(reason)
 
-    def _begin(self, state: State, file: tuple[int, int], high_water: int) -> State:
+    def _turn(self, state: State, life: Life, file: tuple[int, ...]) -> State:
+        """Return the state turned to another life of the table."""
+        ended = Life(state.cursor, state.known, state.newest)
+        past = [other for other in (ended, *state.past) if other is not life]
+        return replace(
+            state,
+            cursor=life.cursor,
+            known=life.known,
+            newest=life.newest,
+            past=tuple(past[:PAST_LIVES]),
+            file=file,
+        )
+
+    def _begin(self, state: State, file: tuple[int, ...], high_water: int) -> State:
         """Return the first state; a new table that is still empty is no reset."""
         state = replace(state, file=file)
         if state.reason is None or (state.reason == "state_missing" and not high_water):

@@ -188,6 +188,17 @@ def test_all_facts_updated_in_place_do_not_count_again(files: Files) -> None:
     story.check()
 
 
+def test_all_facts_updated_and_moved_after_a_scrape_do_not_count_again(
+    files: Files,
+) -> None:
+    story = begin(files, facts=True)
+    files.knowledge_base.run("UPDATE facts SET statement = 'Is(This, New).'")
+    story.check()
+    story.file.vacuum_into()
+    story.write(3)
+    story.check()
+
+
 @pytest.mark.parametrize("row", [1, 5, 9], ids=["first", "middle", "newest-but-one"])
 def test_older_fact_updated_before_a_move_does_not_count_again(
     files: Files, row: int
@@ -270,10 +281,6 @@ def test_backup_from_before_counting_began_anew(files: Files, rows: int) -> None
     assert story.found == story.wanted
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a new table is read from its first row, whatever was pruned before that",
-)
 @pytest.mark.parametrize("rows", [1, 3, 30], ids=str)
 def test_new_file_whose_first_rows_were_pruned_before_they_were_read(
     files: Files, rows: int
@@ -285,6 +292,22 @@ def test_new_file_whose_first_rows_were_pruned_before_they_were_read(
     del story.expected[10:14]
     story.missed = 4
     story.resets = {"file_replaced": 1}
+    story.check()
+
+
+def test_backup_of_an_emptied_table_does_not_miss_its_rows_again(files: Files) -> None:
+    story = begin(files)
+    story.write(2)
+    story.prune()
+    story.forget(2)
+    backup = story.file.backup()
+    story.write(1)
+    story.missed = 2
+    story.check()
+    story.file.restore(backup)
+    story.resets = {"backup_restored": 1}
+    story.check()
+    story.write(2)
     story.check()
 
 
