@@ -11,6 +11,7 @@ import logging
 import os
 import struct
 from collections.abc import Iterable, Mapping
+from errno import EACCES, EISDIR
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -47,8 +48,10 @@ class Checkpoint:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self.path.is_dir():
+                raise IsADirectoryError(EISDIR, "it is a folder")
             if self.path.exists() and not os.access(self.path, os.R_OK | os.W_OK):
-                raise PermissionError(13, "Permission denied")
+                raise PermissionError(EACCES, "Permission denied")
         except BlockingIOError:
             raise self._error(
                 "another exporter uses it; give each its own --state.file"

@@ -45,13 +45,7 @@ class Worker:
             except queue.Empty:
                 pause = self._between()
                 continue
-            if future.set_running_or_notify_cancel():
-                try:
-                    result = call()
-                except BaseException as error:  # handed on to whoever waits
-                    future.set_exception(error)
-                else:
-                    future.set_result(result)
+            _answer(future, call)
             del future, call  # a waiting thread must not keep its last result alive
             pause = 0.0
 
@@ -61,3 +55,13 @@ class Worker:
             return outcome.result if outcome else None
         logger.error("idle work failed", exc_info=outcome.error)
         return None
+
+
+def _answer(future: Future[T], call: Callable[[], T]) -> None:
+    if future.set_running_or_notify_cancel():
+        try:
+            result = call()
+        except BaseException as error:  # handed on to whoever waits
+            future.set_exception(error)
+        else:
+            future.set_result(result)

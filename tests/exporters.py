@@ -26,12 +26,15 @@ from tests.servers import ROOT, Process, Processes, answers, wait_until
 BUDGET_SECONDS = 10.0
 WAIT_SECONDS = 20.0
 NOBODY = 65534
-# The interpreter may lie where that user cannot start it: so it changes after that.
+# The interpreter may lie where that user cannot start it, so it changes after that,
+# and it ends at once, because what measures coverage could not write either.
 AS_NOBODY = f"""
-import os, encodings.idna, exporter.check, exporter.service
+import os, sys, encodings.idna, exporter.check, exporter.service
 from exporter.cli import main
 os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})
-raise SystemExit(main())
+code = main()
+sys.stdout.flush()
+os._exit(code)
 """
 
 

@@ -34,13 +34,19 @@ def test_check_leaves_nothing_behind(folder: Path) -> None:
     assert sorted(os.listdir(folder)) == before
 
 
-def test_check_lists_all_problems_at_once(folder: Path, taken_port: int) -> None:
+def break_everything(folder: Path) -> Path:
+    """Damage all three files; return the one that still is a database."""
     (folder / "exporter-state.json").write_text("no state\n")
+    (folder / "hexagonal_kb.db").write_text("a text, not a database" * 9)
     events = folder / "hakgal_performance.db"
     with closing(sqlite3.connect(events)) as db, db:
         db.execute("DROP TABLE query_times")
         db.execute("ALTER TABLE cache_events RENAME hit TO found")
-    (folder / "hexagonal_kb.db").write_text("a text, not a database" * 9)
+    return events
+
+
+def test_check_lists_all_problems_at_once(folder: Path, taken_port: int) -> None:
+    events = break_everything(folder)
     address = f"127.0.0.1:{taken_port}"
 
     done = run("check", *file_flags(folder), f"--web.listen-address={address}")
@@ -90,7 +96,8 @@ def test_check_finds_a_crashed_writer(folder: Path) -> None:
 
 
 def test_check_looks_only_at_what_is_switched_on(folder: Path) -> None:
-    Files(folder).performance.run("DROP TABLE query_times")
+    with Files(folder) as files:
+        files.performance.run("DROP TABLE query_times")
 
     done = run("check", *file_flags(folder), ANY_PORT, "--no-collector.queries")
 

@@ -5,11 +5,10 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,9 @@ import pytest
 from exporter.database import MAGIC, Database, Look, WalIndex
 from exporter.errors import DatabaseError
 from tests.databases import JOURNAL_MODES, App, Files
+from tests.users import open_folder, other_user
+
+__all__ = ["open_folder"]  # a fixture
 
 COUNT = "SELECT COUNT(*) FROM query_times"
 INSERT = "INSERT INTO query_times (query_time) VALUES (0.05)"
@@ -30,7 +32,6 @@ SPILL = (
     "INSERT INTO query_times (query_time) WITH RECURSIVE n(i) AS"
     " (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 5000) SELECT i FROM n"
 )
-NOBODY = 65534
 # An application that opens the database for each row.
 RESTLESS = """
 import sqlite3, sys
@@ -57,14 +58,6 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture
 def wal_path(tmp_path: Path) -> Path:
     return make(tmp_path, "wal")
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Yield a folder that another user can reach; tmp_path is its owner's only."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
 
 
 def owners_in(folder: Path) -> set[int]:
@@ -139,19 +132,6 @@ def lock(app: App, transaction: str) -> None:
         app.run(SPILL)
     else:
         app.run(transaction)
-
-
-@contextmanager
-def other_user() -> Iterator[None]:
-    """Act as a user with no rights of its own; only root can, others have few."""
-    is_root = os.geteuid() == 0
-    if is_root:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        if is_root:
-            os.seteuid(0)
 
 
 def test_counts_what_is_committed(path: Path) -> None:

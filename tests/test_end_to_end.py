@@ -93,6 +93,7 @@ class Monitored(NamedTuple):
         lookups = "hakgal_cache_hits_total + hakgal_cache_misses_total"
         self.wait_for(lookups, PERFORMANCE, "cache_events")
         self.wait_for("sum(hakgal_audit_events_total)", KNOWLEDGE_BASE, "audit_log")
+        self.wait_for("hakgal_facts_added_total", KNOWLEDGE_BASE, "facts")
 
     def wait_for(self, expression: str, file: str, table: str) -> None:
         """Wait until Prometheus has a value for each id that was given out."""

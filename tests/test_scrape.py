@@ -82,6 +82,32 @@ class NumberCache(Cache):
         yield bad
 
 
+class SlowDisk:
+    """A disk on which fsync takes as long as a test wants."""
+
+    def __init__(self) -> None:
+        self.holds = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self._fsync = os.fsync
+
+    def hold(self) -> None:
+        self.go_on.clear()
+
+    def fsync(self, file: int) -> None:
+        if not self.go_on.is_set():
+            self.holds.set()
+            assert self.go_on.wait(10)
+        self._fsync(file)
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> SlowDisk:
+    disk = SlowDisk()
+    monkeypatch.setattr(os, "fsync", disk.fsync)
+    return disk
+
+
 def add_rows(files: Files) -> None:
     files.add_fact()
     files.add_audit()
@@ -251,41 +277,32 @@ def test_state_file_that_cannot_be_written_holds_the_counters(
     scrape(exporter)
     obstacle = tmp_path / "exporter-state.json.tmp"
     obstacle.mkdir()
-    files.add_cache(1)
-    files.add_cache(1)
+    for _ in range(2):
+        files.add_cache(1)
 
     for _ in range(2):
         page = scrape(exporter)
-        assert page(HITS) == 1
-        assert page(BACKLOG, table="cache_events") == 2
+        assert (page(HITS), page(BACKLOG, table="cache_events")) == (1, 2)
     assert [r.__dict__["fields"]["what"] for r in caplog.records] == ["checkpoint"]
 
     obstacle.rmdir()
     page = scrape(exporter)
-    assert page(HITS) == 3
-    assert page(BACKLOG, table="cache_events") == 0
+    assert (page(HITS), page(BACKLOG, table="cache_events")) == (3, 0)
 
 
 def test_page_shows_only_what_a_kill_cannot_take_back(
-    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: Files, tmp_path: Path, slow_disk: SlowDisk
 ) -> None:
-    """A disk that takes its time: until fsync is done, the rows are not shown."""
     exporter = make_exporter(make_config(tmp_path))
     files.add_cache(1)
     scrape(exporter)
-    synced, done = os.fsync, threading.Event()
-
-    def fsync(file: int) -> None:
-        assert done.wait(10)
-        synced(file)
-
-    monkeypatch.setattr(os, "fsync", fsync)
+    slow_disk.hold()
     files.add_cache(1)
     page = scrape(exporter, budget_seconds=0.4)
     assert (page(HITS), page(BACKLOG, table="cache_events")) == (1, 1)
     assert read_state(tmp_path)["cache_events"]["cursor"] == 1
 
-    done.set()
+    slow_disk.go_on.set()
     assert scrape(exporter)(HITS) == 2
     assert read_state(tmp_path)["cache_events"]["cursor"] == 2
 
@@ -340,28 +357,22 @@ def test_counters_never_fall_while_a_writer_is_at_work(
 
 
 def test_scrape_behind_a_hanging_one_is_in_time(
-    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: Files, tmp_path: Path, slow_disk: SlowDisk
 ) -> None:
     exporter = make_exporter(make_config(tmp_path))
     files.add_cache(1)
     scrape(exporter)
     files.add_cache(1)
-    hanging, done = threading.Event(), threading.Event()
-
-    def fsync(_: int) -> None:
-        hanging.set()
-        assert done.wait(10)
-
-    monkeypatch.setattr(os, "fsync", fsync)
+    slow_disk.hold()
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(scrape, exporter)
-        assert hanging.wait(10)
+        assert slow_disk.holds.wait(10)
         started = time.monotonic()
         page = scrape(exporter, budget_seconds=1)
 
         assert time.monotonic() - started < 1
         assert set(page.by("database", "hakgal_up").values()) == {0}
-        done.set()
+        slow_disk.go_on.set()
         assert first.result()(HITS) == 2
 
 
