@@ -7,6 +7,7 @@ express (an unknown label, a value that does not count) comes to Python row by r
 
 import sqlite3
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, field
 from math import isinf
 from typing import NamedTuple
@@ -115,7 +116,7 @@ class Counts:
         """Return the label value for some rows; above the limit it is ``other``."""
         if (label, 0) in self.series:
             return label
-        if rows and len(self.labels) >= table.label_limit and label != OTHER:
+        if len(self.labels) >= table.label_limit and label != OTHER:
             self.overflowed += rows
             label = OTHER
         self.add_label(table, label)
@@ -123,8 +124,12 @@ class Counts:
 
     def merge(self, table: Table, other: "Counts") -> None:
         """Add what was counted of other rows of the same table."""
+        rows: Counter[str] = Counter()
+        for (label, _), series in other.series.items():
+            rows[label] += sum(series.counts)
+        names = {label: self.place(table, label, n) for label, n in rows.items()}
         for (label, flag), series in other.series.items():
-            own = self.series[self.place(table, label, sum(series.counts)), flag]
+            own = self.series[names[label], flag]
             own.counts = [a + b for a, b in zip(own.counts, series.counts, strict=True)]
             own.total += series.total
         for reason, number in other.rejected.items():

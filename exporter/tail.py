@@ -226,7 +226,8 @@ class Tail:
         if first is not None:
             middle = min(first + SLICE_ROWS - 1, high_water)
             last = min(middle + SLICE_ROWS, high_water) if partner else middle
-            ahead = partner and partner(partial(self._ahead, middle, last))
+            labels = state.counts.labels
+            ahead = partner and partner(partial(self._ahead, labels, middle, last))
             rows = self._fold.fold(db, state.counts, first - 1, middle)
             if ahead:
                 counts, more = ahead.result()
@@ -244,9 +245,13 @@ class Tail:
             return self._from_now(state, high_water)
         return state
 
-    def _ahead(self, after: int, upto: int, db: sqlite3.Connection) -> Ahead:
+    def _ahead(
+        self, labels: list[str], after: int, upto: int, db: sqlite3.Connection
+    ) -> Ahead:
         """Fold a slice into counts of its own, in the partner's thread."""
         counts = Counts.zero(self.table)
+        for label in labels:
+            counts.add_label(self.table, label)
         with transaction(db):
             return counts, self._fold_ahead.fold(db, counts, after, upto)
 
