@@ -160,10 +160,11 @@ class Database:
     ) -> T:
         look = self.look()
         if look.shm_inode is not None:
-            with self._kept_log():
-                return self._connect(work, look, deadline)
+            with self._kept_log(), self.connection(look, deadline) as db:
+                return work(db, look)
         try:
-            return self._connect(work, look, deadline)
+            with self.connection(look, deadline) as db:
+                return work(db, look)
         finally:
             if look.immutable and self._stat() != look.version[:4]:
                 raise self._error("it was changed while it was read", _UnsettledError)
@@ -184,9 +185,13 @@ class Database:
                 raise self._error("it is just being closed", _UnsettledError)
             yield
 
-    def _connect(
-        self, work: Callable[[sqlite3.Connection, Look], T], look: Look, deadline: float
-    ) -> T:
+    @contextmanager
+    def connection(self, look: Look, deadline: float) -> Iterator[sqlite3.Connection]:
+        """Open a connection; a second one only from within the work of a first.
+
+        Raises:
+            sqlite3.Error: locked, damaged, too slow.
+        """
         option = "immutable=1" if look.immutable else "readonly_shm=1"
         connection = sqlite3.connect(
             f"{self.path.as_uri()}?mode=ro&{option}",
@@ -203,7 +208,7 @@ class Database:
             # A build may map files by default; a truncated one would then kill us.
             connection.execute("PRAGMA mmap_size = 0")
             connection.execute(_FIRST_READ).fetchone()
-            return work(connection, look)
+            yield connection
         finally:
             connection.close()
 

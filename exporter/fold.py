@@ -7,6 +7,7 @@ express (an unknown label, a value that does not count) comes to Python row by r
 
 import sqlite3
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, field
 from math import isinf
 from typing import NamedTuple
@@ -111,6 +112,30 @@ class Counts:
             empty = Series([0] * (len(table.buckets) + 2))
             self.series.setdefault((label, flag), empty)
 
+    def place(self, table: Table, label: str, rows: int = 1) -> str:
+        """Return the label value for some rows; above the limit it is ``other``."""
+        if (label, 0) in self.series:
+            return label
+        if len(self.labels) >= table.label_limit and label != OTHER:
+            self.overflowed += rows
+            label = OTHER
+        self.add_label(table, label)
+        return label
+
+    def merge(self, table: Table, other: "Counts") -> None:
+        """Add what was counted of other rows of the same table."""
+        rows: Counter[str] = Counter()
+        for (label, _), series in other.series.items():
+            rows[label] += sum(series.counts)
+        names = {label: self.place(table, label, n) for label, n in rows.items()}
+        for (label, flag), series in other.series.items():
+            own = self.series[names[label], flag]
+            own.counts = [a + b for a, b in zip(own.counts, series.counts, strict=True)]
+            own.total += series.total
+        for reason, number in other.rejected.items():
+            self.rejected[reason] += number
+        self.overflowed += other.overflowed
+
     def copy(self) -> "Counts":
         series = {key: series.copy() for key, series in self.series.items()}
         return Counts(series, self.rejected.copy(), self.overflowed)
@@ -191,25 +216,15 @@ class Fold:
         if reason:
             counts.rejected[reason] += 1
             return
-        name = self._label(counts, label)
-        series = counts.series[name, 1 if self.table.flag and flag else 0]
+        name = clean_label(label) if self.table.label else self.table.known_labels[0]
+        flag = 1 if self.table.flag and flag else 0
+        series = counts.series[counts.place(self.table, name), flag]
         if value is None:
             series.counts[-1] += 1
             return
         assert isinstance(value, int | float)  # an objection otherwise
         series.counts[bisect_left(self.table.buckets, value)] += 1
         series.total += value
-
-    def _label(self, counts: Counts, value: object) -> str:
-        if self.table.label is None:
-            return self.table.known_labels[0]
-        label = clean_label(value)
-        if (label, 0) not in counts.series:
-            if len(counts.labels) >= self.table.label_limit and label != OTHER:
-                counts.overflowed += 1
-                label = OTHER
-            counts.add_label(self.table, label)
-        return label
 
 
 def clean_label(value: object) -> str:

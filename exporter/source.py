@@ -14,13 +14,14 @@ from exporter.collectors.storage import Measured
 from exporter.database import Database, Look
 from exporter.errors import DatabaseError
 from exporter.isolation import Outcome, isolate
-from exporter.tail import Reading, State, Tail
+from exporter.tail import Ahead, Reading, State, Tail
 from exporter.worker import Worker
 
 T = TypeVar("T")
 
 FOLD_SHARE = 0.5  # of a scrape's time; the rest of a backlog is folded after it
-IDLE_FOLD_SECONDS = 0.02  # a scrape that arrives meanwhile waits no longer than this
+IDLE_READ_SECONDS = 0.25  # then the file is looked at anew
+PARTNER_ROWS = 50_000  # a backlog that is worth a second connection
 IDLE_SECONDS = 5.0  # limit for one step between scrapes
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Source:
         self._tails = {name: Tail(c.table) for name, c in collectors.items()}
         self._last: dict[str, Reading] = {}
         self._caught_up: set[str] = set()
+        self._partner: Worker | None = None
         self._worker = Worker(f"read-{database.name}", self._idle)
 
     def request(self, names: Iterable[str], deadline: float) -> Future[Pass]:
@@ -100,7 +102,8 @@ class Source:
             if name in names:
                 state = self.states[collector.table.name]
                 stop = until if state.complete else now
-                work = partial(self._table, db, look, name, stop)
+                enough = partial(_is_past, stop)
+                work = partial(self._table, db, look, name, enough)
                 found.readings[name] = self._isolate(work)
         if self.storage and "storage" in names:
             found.storage = self._isolate(partial(self.storage.measure, db, look))
@@ -113,13 +116,17 @@ class Source:
         return outcome
 
     def _table(
-        self, db: sqlite3.Connection, look: Look, name: str, until: float
+        self,
+        db: sqlite3.Connection,
+        look: Look,
+        name: str,
+        enough: Callable[[], bool],
     ) -> Reading:
         collector = self.collectors[name]
         state = self.states[collector.table.name]
         reading = self._last.get(name)
         if reading is None or not reading.is_still(state, look.version):
-            reading = self._tails[name].advance(db, look, state, until)
+            reading = self._tails[name].advance(db, look, state, enough)
         if not reading.state.complete:
             return reading
         return replace(reading, rows=collector.count(db, look, reading.state))
@@ -162,9 +169,35 @@ class Source:
         return None
 
     def _catch_up(self, name: str, deadline: float) -> None:
+        self._adopt(name, self.database.read(partial(self._read_on, name), deadline))
+
+    def _read_on(self, name: str, db: sqlite3.Connection, look: Look) -> Reading:
+        """Read on until somebody asks; a large backlog with a second connection."""
         state = self.states[self.collectors[name].table.name]
-        until = time.monotonic() + IDLE_FOLD_SECONDS
-        reading = self.database.read(
-            lambda db, look: self._tails[name].advance(db, look, state, until), deadline
-        )
-        self._adopt(name, reading)
+        until = time.monotonic() + IDLE_READ_SECONDS
+        enough = partial(self._is_enough, until)
+        if self._last[name].backlog < PARTNER_ROWS:
+            return self._tails[name].advance(db, look, state, enough)
+        self._partner = self._partner or Worker(f"read-ahead-{self.database.name}")
+        context = self.database.connection(look, until + IDLE_READ_SECONDS)
+        other = self._partner.submit(context.__enter__).result()
+        partner = partial(_with, self._partner, other)
+        try:
+            return self._tails[name].advance(db, look, state, enough, partner)
+        finally:
+            self._partner.submit(lambda: context.__exit__(None, None, None)).result()
+
+    def _is_enough(self, until: float) -> bool:
+        return self._worker.is_wanted or time.monotonic() >= until
+
+
+def _with(
+    worker: Worker,
+    db: sqlite3.Connection,
+    work: Callable[[sqlite3.Connection], Ahead],
+) -> Future[Ahead]:
+    return worker.submit(lambda: work(db))
+
+
+def _is_past(moment: float) -> bool:
+    return time.monotonic() >= moment

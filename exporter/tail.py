@@ -6,10 +6,11 @@ scrapes. A state is never changed once it is handed out; a pass makes a new one.
 """
 
 import sqlite3
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from exporter.database import Look
 from exporter.fold import Counts, Fold, Table
@@ -23,6 +24,10 @@ from exporter.identity import (
     refresh,
     remember,
 )
+
+Ahead = tuple[Counts, int]  # what a partner has counted, and in how many rows
+# Runs a call with a connection of its own in a thread of its own.
+Partner = Callable[[Callable[[sqlite3.Connection], Ahead]], Future[Ahead]]
 
 PAST_LIVES = 3  # 8 KB each in the state file
 SLICE_ROWS = 5000  # about 2 ms: what a writer in rollback mode may have to wait
@@ -99,6 +104,7 @@ class Tail:
     def __init__(self, table: Table) -> None:
         self.table = table
         self._fold = Fold(table)
+        self._fold_ahead = Fold(table)  # for the partner's thread
         # An empty table is not read at all, and its missing column must show anyway.
         columns = ", ".join(sorted(table.columns))
         self._columns = f"SELECT {columns} FROM {table.name} LIMIT 0"
@@ -108,9 +114,16 @@ class Tail:
         return State(Counts.zero(self.table), complete=False, reason=reason)
 
     def advance(
-        self, db: sqlite3.Connection, look: Look, state: State, until: float
+        self,
+        db: sqlite3.Connection,
+        look: Look,
+        state: State,
+        enough: Callable[[], bool],
+        partner: Partner | None = None,
     ) -> Reading:
-        """Read on until no row is left or the monotonic clock says ``until``.
+        """Read on until no row is left, or for the time being ``enough``.
+
+        A ``partner`` reads every second slice at the same time.
 
         Raises:
             sqlite3.Error: table or column missing, locked, or out of time.
@@ -126,8 +139,8 @@ class Tail:
             with transaction(db):
                 high_water = self._high_water(db)
                 if state.cursor < high_water:
-                    state = self._slice(db, state, high_water)
-            if time.monotonic() >= until:
+                    state = self._slice(db, state, high_water, partner)
+            if enough():
                 break
         with transaction(db):
             reading = self._finish(db, state, start)
@@ -198,15 +211,28 @@ class Tail:
             complete=True,
         )
 
-    def _slice(self, db: sqlite3.Connection, state: State, high_water: int) -> State:
+    def _slice(
+        self,
+        db: sqlite3.Connection,
+        state: State,
+        high_water: int,
+        partner: Partner | None,
+    ) -> State:
         """Read up to ``SLICE_ROWS`` ids; gaps before them are skipped and counted."""
         (first,) = db.execute(
             f"SELECT MIN(id) FROM {self.table.name} WHERE id > ?", (state.cursor,)
         ).fetchone()
         last, rows = high_water, 0
         if first is not None:
-            last = min(first + SLICE_ROWS - 1, high_water)
-            rows = self._fold.fold(db, state.counts, first - 1, last)
+            middle = min(first + SLICE_ROWS - 1, high_water)
+            last = min(middle + SLICE_ROWS, high_water) if partner else middle
+            labels = state.counts.labels
+            ahead = partner and partner(partial(self._ahead, labels, middle, last))
+            rows = self._fold.fold(db, state.counts, first - 1, middle)
+            if ahead:
+                counts, more = ahead.result()
+                state.counts.merge(self.table, counts)
+                rows += more
         passed = max(0, last - state.cursor)
         state = replace(
             state,
@@ -219,13 +245,23 @@ class Tail:
             return self._from_now(state, high_water)
         return state
 
+    def _ahead(
+        self, labels: list[str], after: int, upto: int, db: sqlite3.Connection
+    ) -> Ahead:
+        """Fold a slice into counts of its own, in the partner's thread."""
+        counts = Counts.zero(self.table)
+        for label in labels:
+            counts.add_label(self.table, label)
+        with transaction(db):
+            return counts, self._fold_ahead.fold(db, counts, after, upto)
+
     def _finish(self, db: sqlite3.Connection, state: State, start: int) -> Reading:
         """Return the reading, with what is to be known of the newest rows read."""
         high_water = self._high_water(db)
         if state.cursor > start:
             # Of what was passed, only the newest ``state.rows`` have counted for sure.
             after = max(start, state.cursor - min(SLICE_ROWS, state.rows))
-            if self.table.exemplars:
+            if self.table.exemplars and state.cursor >= high_water:
                 self._fold.exemplars(db, state.counts, after, state.cursor)
             newest = self._time(db, state.cursor)
             state = replace(

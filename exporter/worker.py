@@ -37,6 +37,11 @@ class Worker:
         self._queue.put((future, call))
         return future
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a call is waiting."""
+        return not self._queue.empty()
+
     def _run(self) -> None:
         pause: float | None = None
         while True:

@@ -112,8 +112,12 @@ class Story:
     def read(self, seconds: float = 60.0) -> Reading:
         """Read on for some time and keep the state."""
         until = time.monotonic() + seconds
+
+        def enough() -> bool:
+            return time.monotonic() >= until
+
         reading = self.database.read(
-            lambda db, look: self.tail.advance(db, look, self.state, until),
+            lambda db, look: self.tail.advance(db, look, self.state, enough),
             time.monotonic() + 60,
         )
         self.state = reading.state

@@ -255,6 +255,24 @@ def test_row_by_row_gives_the_same_as_in_sql(table: Table, rows: list[Row]) -> N
         assert series.counts == in_sql.series[key].counts
 
 
+@given(rows=rows_of_any_kind, table=st.sampled_from(TABLES))
+def test_two_halves_merged_give_the_same_as_the_whole(
+    table: Table, rows: list[Row]
+) -> None:
+    middle = len(rows) // 2
+    with closing(database(table, rows)) as db:
+        whole, first, second = (Counts.zero(table) for _ in range(3))
+        Fold(table).fold(db, whole, 0, len(rows))
+        Fold(table).fold(db, first, 0, middle)
+        Fold(table).fold(db, second, middle, len(rows))
+    first.merge(table, second)
+    assert first.rejected == whole.rejected
+    assert sum(totals(first).values()) == sum(totals(whole).values())
+    assert len(first.labels) <= table.label_limit + 1
+    if not (first.overflowed or whole.overflowed):
+        assert totals(first) == totals(whole)
+
+
 def fold_rows(table: Table, rows: list[Row]) -> Counts:
     counts, fold = Counts.zero(table), Fold(table)
     with closing(database(table, rows)) as db:

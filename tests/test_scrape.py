@@ -380,7 +380,7 @@ def test_families_are_absent_while_a_table_is_first_read(
     files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail, "SLICE_ROWS", 2)
-    monkeypatch.setattr(source, "IDLE_FOLD_SECONDS", 0.0)
+    monkeypatch.setattr(source, "IDLE_READ_SECONDS", 0.0)
     for _ in range(300):
         files.add_query()
     files.add_cache(1)

@@ -632,7 +632,7 @@ def test_pass_holds_no_transaction_when_it_is_done(files: Files) -> None:
     story.write(3)
 
     def advance(db: sqlite3.Connection, look: Look) -> bool:
-        story.tail.advance(db, look, story.state, 0)
+        story.tail.advance(db, look, story.state, lambda: True)
         return db.in_transaction
 
     assert story.database.read(advance, time.monotonic() + 60) is False
