@@ -4,9 +4,13 @@
 # for the tests, the real servers. Both stay inside the checkout.
 #   make test PYTHON=python3.13      another interpreter
 #   make test ARGS='-k tail -x'      arguments for pytest, or for the demo
+#   make faults ROUNDS=100           fewer rounds
+#   make bench SIZES=10k,1M          fewer rows; ARGS='--only idle,floor' fewer figures
 
 PYTHON ?= python3
 ARGS ?=
+SIZES ?= 10k,1M,10M
+ROUNDS ?= 1000
 
 # Modules instead of .venv/bin/pytest and so on: those scripts name the folder
 # they were made in, and a copied checkout would run the original's code.
@@ -15,7 +19,7 @@ RUN := .venv/bin/python -m
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format check servers clean
+.PHONY: help demo test faults bench lint format check servers clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -26,6 +30,12 @@ demo: $(INSTALLED) ## run the exporter on simulated data, with Prometheus if the
 
 test: $(INSTALLED) servers ## run all tests, against both generations of the servers
 	$(RUN) pytest --cov $(ARGS)
+
+faults: $(INSTALLED) ## try to lose or double rows, with kill -9, for some minutes
+	$(RUN) tests.faults --rounds $(ROUNDS) $(ARGS)
+
+bench: $(INSTALLED) ## measure speed and cost against peers and limits
+	$(RUN) tests.benchmarks --sizes $(SIZES) --output data/bench/results $(ARGS)
 
 lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff check

@@ -193,18 +193,20 @@ class Fold:
         label, flag = divmod(key // self._bounds, 2)
         return self._labels[label], flag
 
-    def _prepare(self, counts: Counts, after: int, upto: int) -> tuple[object, ...]:
+    def _prepare(self, counts: Counts, after: int, upto: int) -> dict[str, object]:
         """Write the statements anew if labels have come; return what they bind."""
         labels = counts.labels[:FAST_LABELS]
         if labels != self._labels:
             self._write(labels)
-        return (after, upto, *(labels if self.table.label else ()))
+        # Named, because numbers (?1) are a DeprecationWarning in Python 3.12.0 to 3.12.3.
+        named = {f"label{n}": label for n, label in enumerate(labels)}
+        return {"after": after, "upto": upto, **named}
 
     def _write(self, labels: list[str]) -> None:
         self._labels = labels
         table = self.table
         key = _key_sql(table, len(labels), self._bounds)
-        source = f"FROM {table.name} WHERE id > ?1 AND id <= ?2"
+        source = f"FROM {table.name} WHERE id > :after AND id <= :upto"
         value = table.value or "NULL"
         self._grouped = f"SELECT {key}, COUNT(*), TOTAL({value}) {source} GROUP BY 1"
         self._newest = f"SELECT {key}, MAX(id), {value} {source} GROUP BY 1"
@@ -260,7 +262,7 @@ def _key_sql(table: Table, labels: int, bounds: int) -> str:
     if table.flag:
         parts.append(f"CASE {table.flag} WHEN 0 THEN 0 WHEN 1 THEN {bounds} END")
     if table.label:
-        cases = " ".join(f"WHEN ?{n + 3} THEN {n * 2 * bounds}" for n in range(labels))
+        cases = " ".join(f"WHEN :label{n} THEN {n * 2 * bounds}" for n in range(labels))
         parts.append(f"CASE {table.label} {cases} END")
     return " + ".join(parts)
 

@@ -151,25 +151,32 @@ class Source:
 
     def _idle(self) -> float | None:
         """Do a step of what is left over, and return the seconds to rest after it."""
-        try:
-            return self._step(time.monotonic() + IDLE_SECONDS)
-        except DatabaseError as error:
-            logger.debug("no catching up", extra={"fields": {"error": str(error)}})
-            return None
-
-    def _step(self, deadline: float) -> float | None:
+        deadline = time.monotonic() + IDLE_SECONDS
         behind = [name for name, reading in self._last.items() if reading.backlog]
-        for name in behind:
-            self._catch_up(name, deadline)
-        if behind:
+        caught_up = [self._catch_up(name, deadline) for name in behind]
+        if any(caught_up):
             return 0.0
         for collector in self.collectors.values():
             if collector.counting:
-                return self.database.read(collector.count_slice, deadline)
+                return self._try(collector.count_slice, deadline)
         return None
 
-    def _catch_up(self, name: str, deadline: float) -> None:
-        self._adopt(name, self.database.read(partial(self._read_on, name), deadline))
+    def _catch_up(self, name: str, deadline: float) -> bool:
+        """Read one table on, and say whether that was possible."""
+        reading = self._try(partial(self._read_on, name), deadline)
+        if reading:
+            self._adopt(name, reading)
+        return reading is not None
+
+    def _try(
+        self, work: Callable[[sqlite3.Connection, Look], T], deadline: float
+    ) -> T | None:
+        """Return None on an error; the next scrape runs into it and shows it."""
+        try:
+            return self.database.read(work, deadline)
+        except DatabaseError as error:
+            logger.debug("no catching up", extra={"fields": {"error": str(error)}})
+            return None
 
     def _read_on(self, name: str, db: sqlite3.Connection, look: Look) -> Reading:
         """Read on until somebody asks; a large backlog with a second connection."""
