@@ -198,7 +198,7 @@ class Fold:
         labels = counts.labels[:FAST_LABELS]
         if labels != self._labels:
             self._write(labels)
-        # Named, because numbers (?1) are a DeprecationWarning in Python 3.12.0 to 3.12.3.
+        # By name: Python 3.12.0 to 3.12.3 warn of numbers (?1), see gh-117995.
         named = {f"label{n}": label for n, label in enumerate(labels)}
         return {"after": after, "upto": upto, **named}
 

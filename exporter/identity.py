@@ -109,8 +109,9 @@ def locate(
     if high_water >= cursor and _unchanged(db, table, known, cursor, mask):
         return Place(cursor)
     match, stranger, mismatch = _compare(db, table, known, mask)
+    before_all = _first_id(db, table, 0) - 1
     if match is None and mismatch is not None and stranger is None:
-        return Place(0, "table_replaced")
+        return Place(before_all, "table_replaced")
     if match is None and high_water == 0 and cursor > 0:
         return Place(0, "table_replaced")
     if mismatch is None and stranger is None and high_water >= cursor:
@@ -119,9 +120,8 @@ def locate(
     start = _first_newer(db, table, newest, match or 0, end, known.first) - 1
     if start == cursor:
         return Place(cursor)
-    if match is None and start < _first_id(db, table, 0):
-        return Place(0, "table_replaced")
-    return Place(start, "backup_restored")
+    is_all_new = match is None and start <= before_all
+    return Place(start, "table_replaced" if is_all_new else "backup_restored")
 
 
 def recognise(

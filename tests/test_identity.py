@@ -281,6 +281,11 @@ def test_backup_from_before_counting_began_anew(files: Files, rows: int) -> None
     assert story.found == story.wanted
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="a new table is read from its first row, whatever was pruned before that:"
+    " its ids may as well go on from those of an emptied table that was read",
+)
 @pytest.mark.parametrize("rows", [1, 3, 30], ids=str)
 def test_new_file_whose_first_rows_were_pruned_before_they_were_read(
     files: Files, rows: int
