@@ -7,7 +7,7 @@ double. Where even those cannot tell old rows from new ones, the rows' own time 
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -18,6 +18,7 @@ from exporter.fold import Table
 
 WINDOW = 1024  # ids; 4 bytes each in the state file
 ABSENT = 0  # the fingerprint of an id without a row
+SAMPLE_ROWS = 16  # of what may be rows of a past life
 WHOLE = 0xFFFFFFFF
 LASTING = 0xFFFF0000
 
@@ -91,20 +92,15 @@ def forget_after(known: Fingerprints, cursor: int) -> Fingerprints:
 
 
 def locate(
-    db: sqlite3.Connection,
-    table: Table,
-    known: Fingerprints,
-    cursor: int,
-    newest: float | None,
-    high_water: int,
-    same_file: bool,
+    db: sqlite3.Connection, table: Table, life: Life, high_water: int, same_file: bool
 ) -> Place:
     """Return where to read on in the table that is there now.
 
-    ``newest`` is the time of the row under the cursor, ``high_water`` the largest id
-    ever given out in this table, ``same_file`` whether the inode is still the same: in
-    the same file a row may have been updated, so that only its lasting part counts.
+    ``high_water`` is the largest id ever given out in it, ``same_file`` whether the
+    inode is still the same: in the same file a row may have been updated, so that only
+    its lasting part counts.
     """
+    cursor, known = life.cursor, life.known
     mask = LASTING if same_file and high_water >= cursor and table.mutable else WHOLE
     if high_water >= cursor and _unchanged(db, table, known, cursor, mask):
         return Place(cursor)
@@ -117,7 +113,7 @@ def locate(
     if mismatch is None and stranger is None and high_water >= cursor:
         return Place(cursor)
     end = min(high_water, cursor) if mismatch is None else mismatch - 1
-    start = _first_newer(db, table, newest, match or 0, end, known.first) - 1
+    start = _first_newer(db, table, life.newest, match or 0, end, known.first) - 1
     if start == cursor:
         return Place(cursor)
     is_all_new = match is None and start <= before_all
@@ -125,12 +121,27 @@ def locate(
 
 
 def recognise(
-    db: sqlite3.Connection, table: Table, past: Iterable[Life], high_water: int
+    db: sqlite3.Connection,
+    table: Table,
+    current: Life,
+    past: tuple[Life, ...],
+    place: Place,
+    high_water: int,
 ) -> Life | None:
-    """Return the life that this table goes on with, None if it is none of them."""
+    """Return the past life that this table goes on with, None if it is the current.
+
+    ``place`` is that of the current life.
+    """
+    if place.reason:
+        lives = (current, *past)
+        best = max(
+            lives, key=lambda life: _compare(db, table, life.known, WHOLE)[0] or 0
+        )
+        return best if best is not current else None
     for life in past:
-        is_possible = high_water >= life.cursor and any(life.known.newest_first())
-        if is_possible and _unchanged(db, table, life.known, life.cursor, WHOLE):
+        last = min(high_water, life.cursor)
+        found = _fingerprints(db, table, current.cursor + 1, last, limit=SAMPLE_ROWS)
+        if found and found.items() & dict(life.known.newest_first()).items():
             return life
     return None
 

@@ -17,6 +17,7 @@ from exporter.fold import Counts, Fold, Table
 from exporter.identity import (
     Fingerprints,
     Life,
+    Place,
     forget_after,
     locate,
     parse_time,
@@ -154,42 +155,23 @@ class Tail:
         if state.reason:
             return self._begin(state, file, high_water)
         same_file = file == state.file
-        place = locate(
-            db,
-            self.table,
-            state.known,
-            state.cursor,
-            state.newest,
-            high_water,
-            same_file,
-        )
+        current = Life(state.cursor, state.known, state.newest)
+        place = locate(db, self.table, current, high_water, same_file)
         if place.reason and not state.complete:
             return self._begin(self.start("state_missing"), file, high_water)
-        life = recognise(db, self.table, state.past, high_water)
-        if life and (place.reason or life.cursor > state.cursor):
-            return self._turn(state, life, file).reset("backup_restored")
+        if state.past:
+            life = recognise(db, self.table, current, state.past, place, high_water)
+            if life:
+                place = locate(db, self.table, life, high_water, same_file=False)
+                return _turned(state, life, place, file).reset("backup_restored")
         if place.reason is None:
             known = refresh(db, self.table, state.known) if same_file else state.known
             is_same = same_file and known is state.known
             return state if is_same else replace(state, file=file, known=known)
-        known = forget_after(state.known, place.cursor)
-        life, reason = Life(place.cursor, known, state.newest), place.reason
+        reason = place.reason
         if reason == "table_replaced":
             reason = "table_recreated" if same_file else "file_replaced"
-        return self._turn(state, life, file).reset(reason)
-
-    def _turn(self, state: State, life: Life, file: tuple[int, ...]) -> State:
-        """Return the state turned to another life of the table."""
-        ended = Life(state.cursor, state.known, state.newest)
-        past = [other for other in (ended, *state.past) if other is not life]
-        return replace(
-            state,
-            cursor=life.cursor,
-            known=life.known,
-            newest=life.newest,
-            past=tuple(past[:PAST_LIVES]),
-            file=file,
-        )
+        return _turned(state, current, place, file).reset(reason)
 
     def _begin(self, state: State, file: tuple[int, ...], high_water: int) -> State:
         """Return the first state; a new table that is still empty is no reset."""
@@ -290,6 +272,22 @@ class Tail:
             (upto,),
         ).fetchone()
         return parse_time(row[0]) if row else None
+
+
+def _turned(state: State, life: Life, place: Place, file: tuple[int, ...]) -> State:
+    """Return the state turned to where a life goes on; what may come back is kept."""
+    ended = Life(state.cursor, state.known, state.newest)
+    lives = [ended, *(past for past in state.past if past is not life)]
+    if place.reason and life in state.past:
+        lives.append(life)
+    return replace(
+        state,
+        cursor=place.cursor,
+        known=forget_after(life.known, place.cursor) if place.reason else life.known,
+        newest=life.newest,
+        past=tuple(lives[:PAST_LIVES]),
+        file=file,
+    )
 
 
 @contextmanager
