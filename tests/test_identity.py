@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporter.identity import Life
+from exporter.identity import (
     ABSENT,
     WINDOW,
     Fingerprints,
+    Life,
     forget_after,
     locate,
     parse_time,
