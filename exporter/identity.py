@@ -105,6 +105,8 @@ def locate(
     if high_water >= cursor and _unchanged(db, table, known, cursor, mask):
         return Place(cursor)
     match, stranger, mismatch = _compare(db, table, known, mask)
+    if high_water >= cursor and _is_updated(db, table, known):
+        return Place(cursor)
     before_all = _first_id(db, table, 0) - 1
     if match is None and mismatch is not None and stranger is None:
         return Place(before_all, "table_replaced")
@@ -139,10 +141,11 @@ def recognise(
         )
         return best if best is not current else None
     for life in past:
-        last = min(high_water, life.cursor)
-        found = _fingerprints(db, table, current.cursor + 1, last, limit=SAMPLE_ROWS)
-        if found and found.items() & dict(life.known.newest_first()).items():
-            return life
+        known = dict(life.known.newest_first())
+        rows = sorted(n for n in known if current.cursor < n <= high_water)
+        for row in {*rows[:SAMPLE_ROWS], *rows[-SAMPLE_ROWS:]}:
+            if _fingerprints(db, table, row, row) == {row: known[row]}:
+                return life
     return None
 
 
@@ -202,6 +205,23 @@ def _compare(
     mismatch = next((n for n in others if n in remembered), None)
     stranger = others[0] if others and others[0] != mismatch else None
     return match, stranger, mismatch
+
+
+def _is_updated(db: sqlite3.Connection, table: Table, known: Fingerprints) -> bool:
+    """Say whether all rows are those that we know, but for what may be updated.
+
+    Only of rows from more than one second, or a new file would look like that too.
+    """
+    if not table.mutable:
+        return False
+    match, *others = _compare(db, table, known, LASTING)
+    if match is None or others != [None, None]:
+        return False
+    (seconds,) = db.execute(
+        f"SELECT COUNT(DISTINCT timestamp) FROM {table.name} WHERE id BETWEEN ? AND ?",
+        (known.first, known.first + len(known.window) - 1),
+    ).fetchone()
+    return bool(seconds > 1)
 
 
 def _found(db: sqlite3.Connection, table: Table, known: Fingerprints) -> dict[int, int]:
