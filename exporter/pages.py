@@ -15,8 +15,15 @@ from urllib.parse import parse_qs
 from prometheus_client import CollectorRegistry
 
 from exporter import __version__
+from exporter.exposition import Writer
 from exporter.http_connection import Request, Response
-from exporter.negotiation import accepts_gzip, budget_seconds, choose_format
+from exporter.negotiation import (
+    OPENMETRICS,
+    TEXT,
+    accepts_gzip,
+    budget_seconds,
+    choose_format,
+)
 
 GZIP_LEVEL = 1  # a page of 50 kB: 0.1 ms and 8.4 kB; level 9: 1.7 ms and 6.9 kB
 
@@ -67,6 +74,7 @@ class Pages:
         self._max_requests = max_requests
         self._slots = threading.BoundedSemaphore(max_requests or sys.maxsize)
         self._is_failing = False
+        self._writers = {form: Writer(form.generate) for form in (TEXT, OPENMETRICS)}
 
     def answer(self, request: Request) -> Response:
         """Answer a request, whatever happens."""
@@ -129,7 +137,8 @@ class Pages:
         form = choose_format(asked.get("accept", ""))
         budget = budget_seconds(asked.get(_TIMEOUT_HEADER, ""))
         registry = self._source.registry(budget, collectors)
-        body = form.generate(registry.restricted_registry(names) if names else registry)
+        asked_for = registry.restricted_registry(names) if names else registry
+        body = self._writers[form].write(asked_for.collect())
         headers = {
             "Content-Type": form.content_type,
             "Vary": "Accept, Accept-Encoding",
