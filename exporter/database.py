@@ -95,6 +95,7 @@ class Database:
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self.path = path.absolute()
+        self._file = str(self.path)
 
     def read(self, work: Callable[[sqlite3.Connection, Look], T], deadline: float) -> T:
         """Return what ``work`` makes of a fresh connection.
@@ -124,6 +125,8 @@ class Database:
         Raises:
             DatabaseError: missing, not a file, not readable, or not readable safely.
         """
+        # SQLite keeps the side files beside what a link points to.
+        self._file = os.path.realpath(self.path)
         stat = self._stat()
         header = self._head(self.path, 100)
         if header and (len(header) < 100 or not header.startswith(MAGIC)):
@@ -236,8 +239,7 @@ class Database:
         version: tuple[object, ...],
         shm_inode: int | None = None,
     ) -> Look:
-        path = str(self.path.resolve())
-        return Look(path, *stat[:3], immutable, wal, version, shm_inode)
+        return Look(self._file, *stat[:3], immutable, wal, version, shm_inode)
 
     def _head(self, path: Path, length: int) -> bytes:
         # Closing a file drops this process' locks on it: only ever called by the one
@@ -253,9 +255,7 @@ class Database:
             ) from error
 
     def _sibling(self, suffix: str) -> Path:
-        # SQLite keeps them beside what a link points to.
-        file = self.path.resolve()
-        return file.with_name(file.name + suffix)
+        return Path(self._file + suffix)
 
     def _sibling_stat(self, suffix: str) -> os.stat_result | None:
         try:
