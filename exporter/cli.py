@@ -66,7 +66,7 @@ def _demo(words: list[str]) -> int:
     flags = parser.parse_args(words)
     from exporter.demo import demo, place
 
-    return demo(config.load(place(flags), os.environ))
+    return demo(config.load(place(flags, os.environ), os.environ))
 
 
 def _simulate(words: list[str]) -> int:

@@ -37,7 +37,8 @@ WAL_VERSION = 2  # bytes 18 and 19 of the header; 1 is a rollback journal
 # Bytes of a -wal before its first frame. Where a crash left just these, SQLite without
 # write access to the -shm tries for 10 s to make sense of them, and nothing stops it.
 WAL_HEADER = 32
-BUSY_SECONDS = 0.25  # how long a lock is waited for: longer is for the next scrape
+BUSY_SHARE = 0.25  # of the time that is left, to wait for a lock: a writer that never
+# pauses in rollback mode leaves gaps, but short ones
 RETRY_SECONDS = 0.002
 LEAST_ATTEMPTS = 3
 SHARED_BYTES = (510, 0x40000002)  # length and start of SQLite's shared lock on a file
@@ -106,7 +107,8 @@ class Database:
         Raises:
             DatabaseError: missing, locked, damaged, not readable, too slow.
         """
-        give_up = min(deadline, time.monotonic() + BUSY_SECONDS)
+        started = time.monotonic()
+        give_up = started + BUSY_SHARE * (deadline - started)
         attempts_left = LEAST_ATTEMPTS
         while True:
             attempts_left -= 1
@@ -200,7 +202,7 @@ class Database:
             f"{self.path.as_uri()}?mode=ro&{option}",
             uri=True,
             isolation_level=None,
-            timeout=max(0.0, min(BUSY_SECONDS, deadline - time.monotonic())),
+            timeout=max(0.0, BUSY_SHARE * (deadline - time.monotonic())),
             cached_statements=16,
         )
         try:

@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from exporter.activity import Totals
-from exporter.config import Config
+from exporter.config import SETTINGS, Config
 from exporter.service import STOP_SIGNALS, serve, wait_for_stop
 from exporter.simulate import Simulator, create
 
@@ -22,11 +23,14 @@ FILES = {
 }
 
 
-def place(flags: argparse.Namespace) -> argparse.Namespace:
-    """Put each file that no flag names into the demo's directory."""
-    for name, file in FILES.items():
-        if getattr(flags, name, None) is None:
-            setattr(flags, name, str(Path(flags.directory, file)))
+def place(
+    flags: argparse.Namespace, environment: Mapping[str, str]
+) -> argparse.Namespace:
+    """Put each file that nobody names into the demo's directory."""
+    own = (setting for setting in SETTINGS if setting.name in FILES)
+    for name, variable in ((setting.name, setting.environment) for setting in own):
+        if getattr(flags, name, None) is None and variable not in environment:
+            setattr(flags, name, str(Path(flags.directory, FILES[name])))
     return flags
 
 

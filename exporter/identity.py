@@ -7,7 +7,7 @@ double. Where even those cannot tell old rows from new ones, the rows' own time 
 """
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -147,6 +147,24 @@ def recognise(
             if _fingerprints(db, table, row, row) == {row: known[row]}:
                 return life
     return None
+
+
+def skip_read(
+    db: sqlite3.Connection,
+    table: Table,
+    lives: Sequence[Life],
+    place: Place,
+    high_water: int,
+) -> Place:
+    """Return the place behind rows that some life has read, but does not remember.
+
+    ``place`` is where the table parts from the life that it resembles most. Of what
+    comes then, rows no newer than the last that was read were read in another life.
+    """
+    moments = (life.newest for life in lives if life.newest is not None)
+    newest, after = max(moments, default=None), place.cursor
+    first = _first_newer(db, table, newest, after, high_water, after + 1)
+    return Place(first - 1, place.reason)
 
 
 def refresh(db: sqlite3.Connection, table: Table, known: Fingerprints) -> Fingerprints:

@@ -200,6 +200,7 @@ class Exporter:
         for source in self._sources:
             if source.serves(names):
                 self._add(found, source, names, Outcome(None, error, 0.0))
+        found.up.clear()  # nobody knows
         return found
 
     def _save(self) -> None:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 FOLD_SHARE = 0.5  # of a scrape's time; the rest of a backlog is folded after it
 IDLE_READ_SECONDS = 0.25  # then the file is looked at anew
 PARTNER_ROWS = 50_000  # a backlog that is worth a second connection
-IDLE_SECONDS = 5.0  # limit for one step between scrapes
+IDLE_SECONDS = 1.0  # limit for one step between scrapes; a scrape may wait for it
 
 logger = logging.getLogger(__name__)
 

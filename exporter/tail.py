@@ -24,6 +24,7 @@ from exporter.identity import (
     recognise,
     refresh,
     remember,
+    skip_read,
 )
 
 Ahead = tuple[Counts, int]  # what a partner has counted, and in how many rows
@@ -163,6 +164,9 @@ class Tail:
             life = recognise(db, self.table, current, state.past, place, high_water)
             if life:
                 place = locate(db, self.table, life, high_water, same_file=False)
+                if place.reason:
+                    lives = (current, *state.past)
+                    place = skip_read(db, self.table, lives, place, high_water)
                 return _turned(state, life, place, file).reset("backup_restored")
         if place.reason is None:
             known = refresh(db, self.table, state.known) if same_file else state.known

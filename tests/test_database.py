@@ -312,8 +312,8 @@ def test_locked_in_rollback_mode(tmp_path: Path, transaction: str) -> None:
 
 
 def test_waits_no_longer_for_a_lock_than_the_deadline(path: Path) -> None:
-    assert read(path, "PRAGMA busy_timeout", seconds=60) == 250
-    assert read(path, "PRAGMA busy_timeout", seconds=0.1) <= 100
+    assert 0 < read(path, "PRAGMA busy_timeout", seconds=60) <= 15_000
+    assert read(path, "PRAGMA busy_timeout", seconds=0.1) <= 25
 
 
 def test_exclusive_transaction_in_wal_mode_is_no_obstacle(wal_path: Path) -> None:

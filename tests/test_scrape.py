@@ -371,7 +371,7 @@ def test_scrape_behind_a_hanging_one_is_in_time(
         page = scrape(exporter, budget_seconds=1)
 
         assert time.monotonic() - started < 1
-        assert set(page.by("database", "hakgal_up").values()) == {0}
+        assert page.by("database", "hakgal_up") == {}  # nobody knows
         slow_disk.go_on.set()
         assert first.result()(HITS) == 2
 
