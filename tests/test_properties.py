@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from exporter.fold import Table
+from exporter.tail import PAST_LIVES
 from tests.databases import Files
 from tests.stories import FACTS, QUERIES, Story
 
@@ -47,10 +48,10 @@ class Backup:
 class Machine(RuleBasedStateMachine):
     """A table, its exporter, and a model of both.
 
-    ``cursor`` is the last id that the exporter has passed, ``counted`` the numbers it
-    has to show, ``remembered`` the ids that had a row when they were passed. A table
-    is unsettled from when it was replaced until the exporter has seen it: rows deleted
-    meanwhile leave no trace, so that none are.
+    Rows are known by their numbers. ``passed`` are those that the exporter has passed,
+    ``remembered`` those of them that were there then, ``counted`` those it has to show.
+    A table is unsettled from when it was replaced until the exporter has seen it: rows
+    deleted meanwhile leave no trace, so that none are.
     """
 
     table: Table = QUERIES
@@ -64,9 +65,10 @@ class Machine(RuleBasedStateMachine):
         self.file = self.story.file
         self.content = Content()
         self.backups: list[Backup] = []
-        self.cursor = 0
         self.counted: list[int] = []
+        self.passed: set[int] = set()
         self.remembered: set[int] = set()
+        self.turns = 0
         self.missed = 0
         self.is_settled = True
         self.is_lost = False
@@ -126,19 +128,17 @@ class Machine(RuleBasedStateMachine):
     def restore_backup(self, data: st.DataObject, same_inode: bool) -> None:
         backup = data.draw(st.sampled_from(self.restorable()))
         self.file.restore(backup.path, same_inode)
-        self.content = backup.content.copy()
-        self.cursor = min(self.cursor, self.content.high_water)
-        self.is_settled = False
+        self.turn_to(backup.content.copy())
 
     @rule(same_inode=st.booleans())
     def replace_by_a_new_file(self, same_inode: bool) -> None:
         self.file.replace(same_inode)
-        self.begin_anew()
+        self.turn_to(Content())
 
     @rule()
     def drop_and_recreate(self) -> None:
         self.file.recreate(self.table.name)
-        self.begin_anew()
+        self.turn_to(Content())
 
     @rule()
     def scrape(self) -> None:
@@ -178,37 +178,47 @@ class Machine(RuleBasedStateMachine):
         else:
             self.story.lose_checkpoint()
 
-    def begin_anew(self) -> None:
-        self.content = Content()
-        self.cursor = 0
+    def turn_to(self, content: Content) -> None:
+        self.content = content
         self.is_settled = False
+        self.turns += 1
 
     def restorable(self) -> list[Backup]:
-        """Return the older backups of this very table.
+        """Return the backups whose rows the exporter can tell from new ones."""
+        return [backup for backup in self.backups if self.is_known(backup.content)]
 
-        Those with rows that were missed are left out where the time cannot tell them
-        from new ones.
+    def is_known(self, content: Content) -> bool:
+        """Say whether these are older rows of this table, or of one not long past.
+
+        Without the help of time, rows that were missed look like new ones.
         """
-        older = [b for b in self.backups if self.content.continues(b.content)]
-        if self.spread:
-            return older
-        passed = range(1, self.cursor + 1)
-        return [b for b in older if b.content.rows.keys() & passed <= self.remembered]
+        passed = self.passed & set(content.rows.values())
+        if not (self.spread or passed <= self.remembered):
+            return False
+        if self.content.continues(content):
+            return True
+        newest = content.rows.get(self.cursor_in(content))
+        return self.turns <= PAST_LIVES and newest in self.remembered
+
+    def cursor_in(self, content: Content) -> int:
+        """Return the last id that the exporter has passed."""
+        written = content.written.items()
+        return max((row for row, n in written if n in self.passed), default=0)
 
     def follow(self) -> None:
         """Do in the model what a scrape does."""
-        rows, last = self.content.rows, self.content.high_water
+        content = self.content
         if self.is_lost:
-            self.counted, self.missed, self.remembered = [], 0, set()
-            self.cursor = last if self.content.is_pruned else 0
-        unread = {row for row in rows if row > self.cursor}
-        before = len(self.counted)
-        self.counted += [rows[row] for row in sorted(unread)]
-        self.missed += last - self.cursor - (len(self.counted) - before)
-        self.remembered = {n for n in self.remembered if n <= self.cursor} | unread
-        if self.is_lost:
-            self.remembered = set(rows)
-        self.cursor, self.is_settled, self.is_lost = last, True, False
+            self.counted, self.missed, self.turns, self.is_lost = [], 0, 0, False
+            self.passed = set(content.written.values()) if content.is_pruned else set()
+            self.remembered = set(content.rows.values()) & self.passed
+            self.backups = [b for b in self.backups if content.continues(b.content)]
+        new = [number for number in content.rows.values() if number not in self.passed]
+        self.missed += content.high_water - self.cursor_in(content) - len(new)
+        self.counted += new
+        self.remembered.update(new)
+        self.passed.update(content.written.values())
+        self.is_settled = True
 
 
 class InOneSecond(Machine):
@@ -224,7 +234,7 @@ class OfFacts(Machine):
 
 
 SETTINGS = settings(
-    max_examples=100,
+    max_examples=25,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -221,6 +221,23 @@ def test_old_file_put_back_after_a_new_one(story: Story, same_inode: bool) -> No
     assert story.found["rows"] == 10  # each has been counted before
 
 
+@pytest.mark.parametrize("rows", [0, 2, 30], ids=str)
+def test_backup_of_the_old_file_restored_after_a_new_one(
+    story: Story, rows: int
+) -> None:
+    backup = story.file.backup()
+    story.write(5)
+    story.check()
+    story.file.replace()
+    story.write(3)
+    story.resets = {"file_replaced": 1}
+    story.check()
+    story.file.restore(backup)
+    story.write(rows)
+    story.scrape()
+    assert story.found["rows"] == 18 + rows
+
+
 def test_backup_of_the_empty_table(story: Story) -> None:
     story.file.recreate(story.table.name)
     empty = story.file.backup()

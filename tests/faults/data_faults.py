@@ -284,13 +284,15 @@ def change_facts(trial: Trial) -> Steps:
     trial.write(store)
     trial.settle()
     last = store.tables["facts"].last
-    yield
     share = trial.rng.choice((1, 2, 10, 1000))
     trial.tell(f"change one in {share} facts, up to {last}")
     store.run(
         "UPDATE facts SET statement = statement || '.', confidence = 0.5"
         f" WHERE id = {last} OR (id % {share} = 0 AND id < {last})"
     )
+    if trial.rng.random() < 0.5:
+        trial.settle()
+    yield
     some = trial.rng.sample(range(1, last + 1), min(last, 20))
     store.delete("facts", set(some))
     trial.write()
