@@ -235,9 +235,10 @@ def _is_updated(db: sqlite3.Connection, table: Table, known: Fingerprints) -> bo
     match, *others = _compare(db, table, known, LASTING)
     if match is None or others != [None, None]:
         return False
+    rows = [row for row, _ in known.newest_first()]
     (seconds,) = db.execute(
-        f"SELECT COUNT(DISTINCT timestamp) FROM {table.name} WHERE id BETWEEN ? AND ?",
-        (known.first, known.first + len(known.window) - 1),
+        f"SELECT COUNT(DISTINCT timestamp) FROM {table.name} WHERE id IN (?, ?, ?)",
+        (rows[0], rows[len(rows) // 2], rows[-1]),
     ).fetchone()
     return bool(seconds > 1)
 

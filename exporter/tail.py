@@ -282,8 +282,8 @@ def _turned(state: State, life: Life, place: Place, file: tuple[int, ...]) -> St
     """Return the state turned to where a life goes on; what may come back is kept."""
     ended = Life(state.cursor, state.known, state.newest)
     lives = [ended, *(past for past in state.past if past is not life)]
-    if place.reason and life in state.past:
-        lives.append(life)
+    if place.cursor < life.cursor and life in state.past:
+        lives.append(life)  # its newest rows are not of this one
     return replace(
         state,
         cursor=place.cursor,
