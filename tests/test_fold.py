@@ -141,7 +141,7 @@ class Model:
             return ""
         label = clean_label(raw)
         if label not in self.labels:
-            if len(self.labels) >= self.table.label_limit:
+            if len(self.labels) >= self.table.label_limit and label != OTHER:
                 self.overflowed += 1
                 label = OTHER
             if label not in self.labels:
@@ -382,7 +382,7 @@ def test_label_called_other_is_one_like_any() -> None:
     assert counts.overflowed == 2
 
 
-def test_label_called_other_above_the_limit_always_overflows() -> None:
+def test_label_called_other_never_overflows() -> None:
     """It counts the same whether or not another value has overflowed before."""
     names = ["a", "b", OTHER, OTHER, "c", OTHER]
     counts = fold_rows(AUDIT, [Row(label=name) for name in names])
