@@ -235,10 +235,11 @@ def _is_updated(db: sqlite3.Connection, table: Table, known: Fingerprints) -> bo
     match, *others = _compare(db, table, known, LASTING)
     if match is None or others != [None, None]:
         return False
-    rows = [row for row, _ in known.newest_first()]
+    rows = [row for row, _ in known.older] + [match, known.first]
+    marks = ", ".join("?" * len(rows))
     (seconds,) = db.execute(
-        f"SELECT COUNT(DISTINCT timestamp) FROM {table.name} WHERE id IN (?, ?, ?)",
-        (rows[0], rows[len(rows) // 2], rows[-1]),
+        f"SELECT COUNT(DISTINCT timestamp) FROM {table.name} WHERE id IN ({marks})",
+        rows,
     ).fetchone()
     return bool(seconds > 1)
 
