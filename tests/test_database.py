@@ -90,7 +90,7 @@ def look(path: Path) -> Look:
 
 def refusal(path: Path) -> str:
     with pytest.raises(DatabaseError) as caught:
-        read(path)
+        read(path, seconds=1)
     return str(caught.value)
 
 
@@ -513,7 +513,7 @@ def test_file_that_changes_all_the_time_is_given_up(wal_path: Path) -> None:
             app.run(INSERT)
 
     with pytest.raises(DatabaseError, match="it was changed while it was read"):
-        read(wal_path, work=work)
+        read(wal_path, seconds=1, work=work)
 
 
 def test_error_in_a_file_that_changes_is_not_taken_for_damage(wal_path: Path) -> None:

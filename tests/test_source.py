@@ -287,7 +287,7 @@ def test_locked_database_fails_and_recovers(tmp_path: Path) -> None:
     with App(files.performance.path) as app:
         app.run("BEGIN EXCLUSIVE")
         with pytest.raises(DatabaseError, match="another connection has it locked"):
-            reader.scrape()
+            reader.scrape(seconds=1.0)
         assert "has not been read yet" in (reader.source.not_ready() or "")
         app.run("ROLLBACK")
     assert reader.scrape().readings["queries"].error is None

@@ -40,6 +40,8 @@ class Run:
 
     def __exit__(self, *exception: object) -> None:
         self.trial.target.kill()
+        for store in self.trial.stores:
+            store.close()
 
     def play(self, rounds: int) -> None:
         """Play rounds, and say what goes wrong and how far it is."""

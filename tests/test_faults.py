@@ -1,0 +1,76 @@
+"""The fault test in short; ``make faults`` plays a thousand rounds."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.ledger import Ledger, Row
+from tests.faults.rows import MISSED, Key, Tally
+from tests.faults.run import Run
+
+ROUNDS = 25
+FAST: Key = ("counted", "", "hit", "0.1")
+SLOW: Key = ("counted", "", "hit", "inf")
+SUM: Key = ("sum", "", "hit")
+
+
+def test_rounds_of_faults_lose_and_double_nothing(tmp_path: Path) -> None:
+    with Run(tmp_path, seed=1) as run:
+        run.play(ROUNDS)
+    assert not run.failed, run.report()
+
+
+def begin() -> Ledger:
+    """Return a ledger with a fast and a slow row, none of them read."""
+    ledger = Ledger()
+    ledger.commit([Row(1, 1, FAST, 0.0625), Row(2, 2, SLOW, 2.0)])
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("page", "lost", "doubled"),
+    [
+        ({FAST: 1, SLOW: 1, SUM: 2.0625}, 0, 0),
+        ({FAST: 1, SUM: 0.0625}, 1, 0),
+        ({FAST: 2, SLOW: 1, SUM: 2.125}, 0, 1),
+        ({FAST: 2, SUM: 0.125}, 1, 1),
+        ({FAST: 1, SLOW: 1, SUM: 2.125}, 1, 0),
+        ({FAST: 1, SLOW: 1, SUM: 2.0625, MISSED: 1}, 0, 1),
+    ],
+    ids=["right", "lost", "doubled", "mistaken", "other value", "missed as well"],
+)
+def test_ledger_sees_lost_and_doubled_rows(
+    page: Tally, lost: int, doubled: int
+) -> None:
+    difference = begin().settle(page)
+    assert (difference.lost, difference.doubled) == (lost, doubled), difference.text
+
+
+@pytest.mark.parametrize(
+    ("is_read", "page", "is_right"),
+    [
+        (False, {SLOW: 1, SUM: 2.0, MISSED: 1}, True),
+        (False, {FAST: 1, SLOW: 1, SUM: 2.0625}, False),
+        (True, {SLOW: 1, SUM: 2.0, MISSED: 1}, True),
+        (True, {FAST: 1, SLOW: 1, SUM: 2.0625}, True),
+        (True, {SLOW: 1, SUM: 2.0}, False),
+        (True, {FAST: 1, SLOW: 1, SUM: 2.0625, MISSED: 1}, False),
+    ],
+    ids=["missed", "read?", "maybe missed", "maybe read", "neither", "both"],
+)
+def test_ledger_knows_what_may_become_of_a_pruned_row(
+    is_read: bool, page: Tally, is_right: bool
+) -> None:
+    ledger = begin()
+    if is_read:
+        ledger.expose()
+    ledger.prune(lambda row: row.id == 1)
+    assert (not ledger.settle(page).text) == is_right
+
+
+def test_ledger_takes_a_part_with_its_backlog() -> None:
+    ledger = begin()
+    ledger.expose()
+    assert not ledger.check({FAST: 1, SUM: 0.0625}, 1).text
+    assert ledger.check({FAST: 1, SUM: 0.0625}, 0).text
+    assert ledger.check({FAST: 2, SUM: 0.125}, 0).text
