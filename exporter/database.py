@@ -39,6 +39,7 @@ WAL_VERSION = 2  # bytes 18 and 19 of the header; 1 is a rollback journal
 WAL_HEADER = 32
 BUSY_SHARE = 0.25  # of the time that is left, to wait for a lock: a writer that never
 # pauses in rollback mode leaves gaps, but short ones
+UNSETTLED_SECONDS = 0.25  # opening and closing take milliseconds
 RETRY_SECONDS = 0.002
 LEAST_ATTEMPTS = 3
 SHARED_BYTES = (510, 0x40000002)  # length and start of SQLite's shared lock on a file
@@ -108,7 +109,8 @@ class Database:
             DatabaseError: missing, locked, damaged, not readable, too slow.
         """
         started = time.monotonic()
-        give_up = started + BUSY_SHARE * (deadline - started)
+        patience = min(BUSY_SHARE * (deadline - started), UNSETTLED_SECONDS)
+        give_up = started + patience
         attempts_left = LEAST_ATTEMPTS
         while True:
             attempts_left -= 1
