@@ -118,8 +118,9 @@ def locate(
     start = _first_newer(db, table, life.newest, match or 0, end, known.first) - 1
     if start == cursor:
         return Place(cursor)
-    is_all_new = match is None and start <= before_all
-    return Place(start, "table_replaced" if is_all_new else "backup_restored")
+    if match is None and start <= before_all:
+        return Place(before_all, "table_replaced")
+    return Place(start, "backup_restored")
 
 
 def recognise(
@@ -149,22 +150,26 @@ def recognise(
     return None
 
 
-def skip_read(
+def resume(
     db: sqlite3.Connection,
     table: Table,
+    life: Life,
     lives: Sequence[Life],
-    place: Place,
     high_water: int,
-) -> Place:
-    """Return the place behind rows that some life has read, but does not remember.
+) -> Life:
+    """Return ``life`` as this table goes on with it, behind all rows that were read.
 
-    ``place`` is where the table parts from the life that it resembles most. Of what
-    comes then, rows no newer than the last that was read were read in another life.
+    Where the table parts from it, rows no newer than the last that was read follow:
+    another of the ``lives`` has read them, but does not remember them.
     """
+    place = locate(db, table, life, high_water, same_file=False)
+    if place.reason is None:
+        return life
     moments = (life.newest for life in lives if life.newest is not None)
     newest, after = max(moments, default=None), place.cursor
-    first = _first_newer(db, table, newest, after, high_water, after + 1)
-    return Place(first - 1, place.reason)
+    cursor = _first_newer(db, table, newest, after, high_water, after + 1) - 1
+    known = remember(db, table, forget_after(life.known, after), cursor)
+    return Life(cursor, known, newest)
 
 
 def refresh(db: sqlite3.Connection, table: Table, known: Fingerprints) -> Fingerprints:

@@ -17,14 +17,13 @@ from exporter.fold import Counts, Fold, Table
 from exporter.identity import (
     Fingerprints,
     Life,
-    Place,
     forget_after,
     locate,
     parse_time,
     recognise,
     refresh,
     remember,
-    skip_read,
+    resume,
 )
 
 Ahead = tuple[Counts, int]  # what a partner has counted, and in how many rows
@@ -163,19 +162,19 @@ class Tail:
         if state.past:
             life = recognise(db, self.table, current, state.past, place, high_water)
             if life:
-                place = locate(db, self.table, life, high_water, same_file=False)
-                if place.reason:
-                    lives = (current, *state.past)
-                    place = skip_read(db, self.table, lives, place, high_water)
-                return _turned(state, life, place, file).reset("backup_restored")
+                lives = (current, *state.past)
+                goes_on = resume(db, self.table, life, lives, high_water)
+                return _turned(state, life, goes_on, file).reset("backup_restored")
         if place.reason is None:
             known = refresh(db, self.table, state.known) if same_file else state.known
             is_same = same_file and known is state.known
             return state if is_same else replace(state, file=file, known=known)
-        reason = place.reason
+        reason, known = place.reason, forget_after(state.known, place.cursor)
         if reason == "table_replaced":
             reason = "table_recreated" if same_file else "file_replaced"
-        return _turned(state, current, place, file).reset(reason)
+            known = Fingerprints(first=place.cursor + 1)
+        goes_on = Life(place.cursor, known, state.newest)
+        return _turned(state, current, goes_on, file).reset(reason)
 
     def _begin(self, state: State, file: tuple[int, ...], high_water: int) -> State:
         """Return the first state; a new table that is still empty is no reset."""
@@ -278,17 +277,17 @@ class Tail:
         return parse_time(row[0]) if row else None
 
 
-def _turned(state: State, life: Life, place: Place, file: tuple[int, ...]) -> State:
+def _turned(state: State, life: Life, goes_on: Life, file: tuple[int, ...]) -> State:
     """Return the state turned to where a life goes on; what may come back is kept."""
     ended = Life(state.cursor, state.known, state.newest)
     lives = [ended, *(past for past in state.past if past is not life)]
-    if place.cursor < life.cursor and life in state.past:
+    if goes_on is not life and life in state.past:
         lives.append(life)  # its newest rows are not of this one
     return replace(
         state,
-        cursor=place.cursor,
-        known=forget_after(life.known, place.cursor) if place.reason else life.known,
-        newest=life.newest,
+        cursor=goes_on.cursor,
+        known=goes_on.known,
+        newest=goes_on.newest,
         past=tuple(lives[:PAST_LIVES]),
         file=file,
     )

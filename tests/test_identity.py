@@ -366,6 +366,41 @@ def test_old_file_that_comes_back_grown_counts_what_is_new(
     story.check()
 
 
+def test_backup_that_only_a_past_life_knows_counts_once(files: Files) -> None:
+    """What was read since is forgotten row by row; another life has the beginning."""
+    story = begin(files)
+    older = story.file.backup()
+    story.write(10)
+    story.check()
+    story.file.restore(older)
+    story.write(50)
+    story.resets = {"backup_restored": 1}
+    story.check()
+    story.delete(1)
+    newer = story.file.backup("newer.db")
+    for _ in range(10):
+        story.write(WINDOW // 2)
+        story.check()
+    assert not [row for row in remembered_ids(story) if 1 < row <= 60]
+    story.file.restore(newer)
+    story.resets = {"backup_restored": 2}
+    story.check()
+    story.write(3)
+    story.check()
+
+
+def test_rows_of_an_emptied_table_are_not_missed_far_back(files: Files) -> None:
+    story = begin(files)
+    story.prune()
+    empty = story.file.backup()
+    story.write(3 * WINDOW)
+    story.check()
+    story.file.restore(empty)
+    story.write(3)
+    story.resets = {"file_replaced": 1}
+    story.check()
+
+
 def test_row_under_the_cursor_replaced_by_hand_counts(files: Files) -> None:
     story = begin(files)
     story.delete(10)

@@ -279,9 +279,15 @@ def recreate(trial: Trial) -> Steps:
 
 
 def change_facts(trial: Trial) -> Steps:
-    """Change and delete facts that were read, then perhaps move the file."""
+    """Change and delete facts that were read, then perhaps move the file.
+
+    Facts of more than a second are among the newest: by these they are recognised.
+    """
     store = trial.knowledge_base
-    trial.write(store)
+    for _ in range(2):
+        trial.insert(store, "facts", 2 * NEAR)
+        trial.clock.tick()
+    trial.write(store, most=NEAR)
     trial.settle()
     last = store.tables["facts"].last
     share = trial.rng.choice((1, 2, 10, 1000))
