@@ -397,7 +397,7 @@ def test_rows_of_an_emptied_table_are_not_missed_far_back(files: Files) -> None:
     story.check()
     story.file.restore(empty)
     story.write(3)
-    story.resets = {"file_replaced": 1}
+    story.resets = {"table_recreated": 1}
     story.check()
 
 
