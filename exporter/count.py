@@ -44,6 +44,7 @@ class RowCount:
         )
         self._known: _Count | None = None
         self._running: _Count | None = None
+        self._next: _Count | None = None  # of rows that changed while one is running
 
     def measure(self, db: sqlite3.Connection, look: Look, state: State) -> int | None:
         """Return the number of rows, None if it is not known yet.
@@ -59,7 +60,9 @@ class RowCount:
             if state.cursor <= INLINE_IDS:
                 self._known = self._count_now(db, new)
             elif self._running is None or self._running.resets != resets:
-                self._running = new
+                self._running, self._next = new, None
+            elif self._running.version != look.version:
+                self._next = new
         known = self._known
         return known.rows + state.rows - known.rows_read if known else None
 
@@ -78,7 +81,7 @@ class RowCount:
             rows, last = db.execute(self._some, bounds).fetchone()
         running = running._replace(rows=running.rows + rows, done=last or running.done)
         if rows < SLICE_ROWS:
-            self._known, self._running = running, None
+            self._known, self._running, self._next = running, self._next, None
         else:
             self._running = running
         return PAUSES_PER_SLICE * (time.monotonic() - started)

@@ -175,6 +175,17 @@ def test_rows_removed_while_a_large_table_is_counted_show_in_the_end(
     assert number == large.truth
 
 
+def test_scrape_while_a_large_table_is_counted_is_followed_by_another_count(
+    large: Counted,
+) -> None:
+    large.slice()
+    large.file.run("DELETE FROM facts WHERE id = 1")
+    large.measure()
+    large.finish()
+    assert large.measure() == large.truth
+    assert not large.count.running
+
+
 def test_large_table_that_did_not_change_is_not_counted_again(large: Counted) -> None:
     large.finish()
     assert large.measure() == large.truth
