@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from sqlite3 import Connection
 
 import pytest
 
@@ -14,7 +15,7 @@ from exporter import source
 from exporter.collectors import TABLE_COLLECTORS, Storage
 from exporter.config import Config
 from exporter.count import INLINE_IDS
-from exporter.database import Database
+from exporter.database import Database, Look
 from exporter.errors import DatabaseError
 from exporter.source import Pass, Source
 from exporter.tail import SLICE_ROWS, State, Tail
@@ -424,3 +425,78 @@ def test_missed_rows_are_logged_once(
 
 def logged(caplog: pytest.LogCaptureFixture, message: str) -> list[logging.LogRecord]:
     return [record for record in caplog.records if record.message == message]
+
+
+def connections_opened(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> list[Look]:
+    """Return the list to which every connection adds its look from now on."""
+    opened: list[Look] = []
+    connect = reader.source.database.connection
+
+    def noted(look: Look, deadline: float) -> AbstractContextManager[Connection]:
+        opened.append(look)
+        return connect(look, deadline)
+
+    monkeypatch.setattr(reader.source.database, "connection", noted)
+    return opened
+
+
+def test_file_that_did_not_change_is_not_opened_again(
+    reader: Reader, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.add_query()
+    files.add_cache(1)
+    first = reader.scrape()
+    opened = connections_opened(reader, monkeypatch)
+    again = reader.scrape()
+    assert opened == []
+    assert again.readings.keys() == first.readings.keys()
+    assert [o.result for o in again.readings.values()] == [
+        o.result for o in first.readings.values()
+    ]
+    assert again.storage and again.storage.result == (
+        first.storage and first.storage.result
+    )
+    files.add_query()
+    reader.scrape()
+    assert len(opened) == 1
+    assert reader.rows("query_times") == 2
+
+
+def test_part_of_a_file_that_did_not_change_is_not_read_again(
+    reader: Reader, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader.scrape()
+    opened = connections_opened(reader, monkeypatch)
+    part = reader.scrape("queries")
+    assert (opened, list(part.readings), part.storage) == ([], ["queries"], None)
+
+
+def test_unchanged_file_that_somebody_locks_is_not_readable(
+    reader: Reader, files: Files
+) -> None:
+    files.add_query()
+    reader.scrape()
+    files.close()
+    with App(files.performance.path) as app:
+        app.run("PRAGMA locking_mode = EXCLUSIVE")
+        app.run("BEGIN EXCLUSIVE")
+        with pytest.raises(DatabaseError, match="locked"):
+            reader.scrape(seconds=0.5)
+
+
+def test_unchanged_file_that_is_gone_is_not_readable(
+    reader: Reader, files: Files
+) -> None:
+    reader.scrape()
+    files.performance.path.unlink()
+    with pytest.raises(DatabaseError, match="does not exist"):
+        reader.scrape()
+
+
+def test_failure_is_looked_at_again_though_nothing_changed(
+    reader: Reader, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.add_query()
+    files.performance.run("DROP TABLE cache_events")
+    for _ in range(2):
+        assert "cache_events" in error(reader.scrape(), "cache")

@@ -33,18 +33,22 @@ class Measured:
 class Storage:
     """hakgal_database_* and hakgal_wal_*."""
 
-    def measure(self, db: sqlite3.Connection, look: Look) -> Measured:
-        """Return the figures of one database.
+    def free_bytes(self, db: sqlite3.Connection) -> int:
+        """Return the bytes of free pages inside one database.
 
         Raises:
             sqlite3.Error: locked or out of time.
         """
         with transaction(db):
             (free,) = db.execute(FREE_BYTES).fetchone()
+        return int(free)
+
+    def measure(self, look: Look, free_bytes: int) -> Measured:
+        """Return the figures of one database."""
         wal = look.wal
         return Measured(
             look.size_bytes,
-            free,
+            free_bytes,
             wal.size_bytes,
             wal.frames,
             wal.checkpointed,
