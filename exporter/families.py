@@ -43,6 +43,7 @@ class Families:
         self._build_info = exporter.build_info()
         # The state is kept with its families, so that its id is not given out again.
         self._built: dict[str, tuple[tuple[object, ...], State, list[Metric]]] = {}
+        self._trouble: tuple[dict[str, State], list[Metric]] = ({}, [])
 
     def build(
         self, found: Found, shown: Mapping[str, State], saved_at: float | None
@@ -67,13 +68,15 @@ class Families:
             if built.error not in found.noted:
                 self._failures.note(name, built.error)
         known = {table: shown[table] for table in self._tables if table in shown}
+        if not self._trouble[1] or not _are_same(known, self._trouble[0]):
+            self._trouble = (known, list(exporter.trouble(self._tables, known)))
         return [
             exporter.up(found.up),
             *(family for built in outcomes.values() for family in built.result or ()),
             self._build_info,
             *exporter.outcomes(outcomes),
             *exporter.freshness(readings, known),
-            *exporter.trouble(self._tables, known),
+            *self._trouble[1],
             exporter.checkpoint(saved_at),
         ]
 
@@ -113,6 +116,12 @@ class Families:
         errors = [part.error for part in parts if part.error]
         seconds = sum(part.seconds for part in parts)
         return Outcome(built.result, errors[0] if errors else None, seconds)
+
+
+def _are_same(states: Mapping[str, State], others: Mapping[str, State]) -> bool:
+    return states.keys() == others.keys() and all(
+        others[table] is state for table, state in states.items()
+    )
 
 
 def checked(families: Iterable[Metric]) -> list[Metric]:

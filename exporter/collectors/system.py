@@ -5,6 +5,7 @@ Source: psutil.
 
 import os
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
@@ -69,16 +70,19 @@ class System:
             labels=labels,
         )
         for name, path in self._databases.items():
-            folder = path.resolve().parent
-            if folder.is_dir():
-                usage = psutil.disk_usage(str(folder))
-                size.add_metric([name, _mount_point(folder)], usage.total)
-                free.add_metric([name, _mount_point(folder)], usage.free)
+            folder = os.path.dirname(os.path.realpath(path))
+            if os.path.isdir(folder):
+                mount_point = _mount_point(folder, os.stat(folder).st_dev)
+                usage = psutil.disk_usage(folder)
+                size.add_metric([name, mount_point], usage.total)
+                free.add_metric([name, mount_point], usage.free)
         yield size
         yield free
 
 
-def _mount_point(folder: Path) -> str:
+@lru_cache(maxsize=8)
+def _mount_point(folder: str, device: int) -> str:
+    """Return where the folder's file system is mounted, looked up once a device."""
     while not os.path.ismount(folder):
-        folder = folder.parent
-    return str(folder)
+        folder = os.path.dirname(folder)
+    return folder
