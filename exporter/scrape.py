@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -38,6 +39,9 @@ T = TypeVar("T")
 READ_SHARE = 0.8
 ANSWER_SHARE = 0.85  # a read that is interrupted needs a moment to say so
 SAVE_SHARE = 0.95
+# Two threads that both want the interpreter are slower than one after the other. One
+# that takes longer than this, on a slow disk, is waited for beside the other.
+HEAD_START_SECONDS = 0.02
 UNASKED_SECONDS = 10.0  # for a pass that no scrape asked for
 CLOSE_SECONDS = 5.0
 
@@ -164,17 +168,22 @@ class Exporter:
         read_by, answer_by, save_by = (
             started + budget * share for share in (READ_SHARE, ANSWER_SHARE, SAVE_SHARE)
         )
-        asked = [
-            (s, s.request(names, read_by)) for s in self._sources if s.serves(names)
-        ]
+        asked = []
+        for source in self._sources:
+            if source.serves(names):
+                future = source.request(names, read_by)
+                asked.append((source, future))
+                with suppress(TimeoutError):
+                    future.exception(HEAD_START_SECONDS)
         found = Found()
         if "system" in names:
             families = self._machine.submit(lambda: checked(self._system.families()))
             found.system = _wait(families, answer_by)
         for source, future in asked:
             self._add(found, source, names, _wait(future, answer_by))
-        saved = _wait(self._saver.submit(self._save), save_by)
-        self._failures.note("checkpoint", saved.error)
+        if self._unsaved():
+            saved = _wait(self._saver.submit(self._save), save_by)
+            self._failures.note("checkpoint", saved.error)
         return found
 
     def _add(
@@ -203,15 +212,20 @@ class Exporter:
         found.up.clear()  # nobody knows
         return found
 
-    def _save(self) -> None:
-        """Make what was folded durable, and let it be shown."""
+    def _unsaved(self) -> dict[str, State]:
+        """Return all states that could be shown, none if they are shown already."""
         states = {
             table: state
             for source in self._sources
             for table, state in source.states.items()
             if state.complete
         }
-        if any(self._shown.get(table) is not state for table, state in states.items()):
+        shown = self._shown
+        return states if any(shown.get(t) is not s for t, s in states.items()) else {}
+
+    def _save(self) -> None:
+        """Make what was folded durable, and let it be shown."""
+        if states := self._unsaved():
             if self._checkpoint:
                 self._checkpoint.save(self._tables, states)
             self._shown = states
