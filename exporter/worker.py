@@ -50,7 +50,7 @@ class Worker:
             except queue.Empty:
                 pause = self._between()
                 continue
-            _answer(future, call)
+            answer(future, call)
             del future, call  # a waiting thread must not keep its last result alive
             pause = 0.0
 
@@ -62,7 +62,8 @@ class Worker:
         return None
 
 
-def _answer(future: Future[T], call: Callable[[], T]) -> None:
+def answer(future: Future[T], call: Callable[[], T]) -> None:
+    """Let the future have what ``call`` returns or raises."""
     if future.set_running_or_notify_cancel():
         try:
             result = call()
