@@ -453,9 +453,9 @@ def test_file_that_did_not_change_is_not_opened_again(
     assert [o.result for o in again.readings.values()] == [
         o.result for o in first.readings.values()
     ]
-    assert again.storage and again.storage.result == (
-        first.storage and first.storage.result
-    )
+    assert again.storage
+    assert first.storage
+    assert again.storage.result == first.storage.result
     files.add_query()
     reader.scrape()
     assert len(opened) == 1
@@ -471,17 +471,16 @@ def test_part_of_a_file_that_did_not_change_is_not_read_again(
     assert (opened, list(part.readings), part.storage) == ([], ["queries"], None)
 
 
-def test_unchanged_file_that_somebody_locks_is_not_readable(
-    reader: Reader, files: Files
-) -> None:
-    files.add_query()
-    reader.scrape()
-    files.close()
-    with App(files.performance.path) as app:
-        app.run("PRAGMA locking_mode = EXCLUSIVE")
-        app.run("BEGIN EXCLUSIVE")
-        with pytest.raises(DatabaseError, match="locked"):
-            reader.scrape(seconds=0.5)
+def test_unchanged_file_that_somebody_locks_is_not_readable(tmp_path: Path) -> None:
+    with Files(tmp_path, "delete") as files:
+        reader = Reader(config_of(files))
+        reader.scrape()
+        with App(files.performance.path) as app:
+            app.run("BEGIN EXCLUSIVE")
+            with pytest.raises(DatabaseError, match="locked"):
+                reader.scrape(seconds=0.5)
+            app.run("ROLLBACK")
+            reader.scrape()
 
 
 def test_unchanged_file_that_is_gone_is_not_readable(
