@@ -86,6 +86,11 @@ class Look:
     version: tuple[object, ...]
     shm_inode: int | None = None
 
+    @property
+    def is_wal(self) -> bool:
+        """Whether a read of it never makes a writer wait."""
+        return self.immutable or self.shm_inode is not None
+
 
 class _UnsettledError(DatabaseError):
     """The file is just being opened, closed or changed; a moment later it is not."""
