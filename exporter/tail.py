@@ -32,6 +32,7 @@ Partner = Callable[[Callable[[sqlite3.Connection], Ahead]], Future[Ahead]]
 
 PAST_LIVES = 3  # 8 KB each in the state file
 SLICE_ROWS = 5000  # about 2 ms: what a writer in rollback mode may have to wait
+SPAN_SLICES = 8  # read by each of two, before they put together what they have counted
 RESET_REASONS = (
     "backup_restored",
     "buckets_changed",
@@ -124,7 +125,7 @@ class Tail:
     ) -> Reading:
         """Read on until no row is left, or for the time being ``enough``.
 
-        A ``partner`` reads every second slice at the same time.
+        A ``partner`` reads every second span at the same time.
 
         Raises:
             sqlite3.Error: table or column missing, locked, or out of time.
@@ -137,10 +138,7 @@ class Tail:
         if start < high_water:
             state = replace(state, counts=state.counts.copy())
         while state.cursor < high_water:
-            with transaction(db):
-                high_water = self._high_water(db)
-                if state.cursor < high_water:
-                    state = self._slice(db, state, high_water, partner)
+            state = self._read_on(db, state, partner)
             if enough():
                 break
         with transaction(db):
@@ -196,24 +194,23 @@ class Tail:
             complete=True,
         )
 
-    def _slice(
-        self,
-        db: sqlite3.Connection,
-        state: State,
-        high_water: int,
-        partner: Partner | None,
+    def _read_on(
+        self, db: sqlite3.Connection, state: State, partner: Partner | None
     ) -> State:
-        """Read up to ``SLICE_ROWS`` ids; gaps before them are skipped and counted."""
-        (first,) = db.execute(
-            f"SELECT MIN(id) FROM {self.table.name} WHERE id > ?", (state.cursor,)
-        ).fetchone()
+        """Read a slice, or two spans; gaps before them are skipped and counted."""
+        with transaction(db):
+            high_water = self._high_water(db)
+            (first,) = db.execute(
+                f"SELECT MIN(id) FROM {self.table.name} WHERE id > ?", (state.cursor,)
+            ).fetchone()
         last, rows = high_water, 0
         if first is not None:
-            middle = min(first + SLICE_ROWS - 1, high_water)
-            last = min(middle + SLICE_ROWS, high_water) if partner else middle
+            length = SPAN_SLICES * SLICE_ROWS if partner else SLICE_ROWS
+            middle = min(first + length - 1, high_water)
+            last = min(middle + length, high_water) if partner else middle
             labels = state.counts.labels
             ahead = partner and partner(partial(self._ahead, labels, middle, last))
-            rows = self._fold.fold(db, state.counts, first - 1, middle)
+            rows = _fold(self._fold, db, state.counts, first - 1, middle)
             if ahead:
                 counts, more = ahead.result()
                 state.counts.merge(self.table, counts)
@@ -233,12 +230,11 @@ class Tail:
     def _ahead(
         self, labels: list[str], after: int, upto: int, db: sqlite3.Connection
     ) -> Ahead:
-        """Fold a slice into counts of its own, in the partner's thread."""
+        """Fold a span into counts of its own, in the partner's thread."""
         counts = Counts.zero(self.table)
         for label in labels:
             counts.add_label(self.table, label)
-        with transaction(db):
-            return counts, self._fold_ahead.fold(db, counts, after, upto)
+        return counts, _fold(self._fold_ahead, db, counts, after, upto)
 
     def _finish(self, db: sqlite3.Connection, state: State, start: int) -> Reading:
         """Return the reading, with what is to be known of the newest rows read."""
@@ -275,6 +271,17 @@ class Tail:
             (upto,),
         ).fetchone()
         return parse_time(row[0]) if row else None
+
+
+def _fold(
+    fold: Fold, db: sqlite3.Connection, counts: Counts, after: int, upto: int
+) -> int:
+    """Fold ids in slices, each in a transaction of its own; return the rows read."""
+    rows = 0
+    for start in range(after, upto, SLICE_ROWS):
+        with transaction(db):
+            rows += fold.fold(db, counts, start, min(start + SLICE_ROWS, upto))
+    return rows
 
 
 def _turned(state: State, life: Life, goes_on: Life, file: tuple[int, ...]) -> State:
