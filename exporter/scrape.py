@@ -43,6 +43,7 @@ SAVE_SHARE = 0.95
 # that takes longer than this, on a slow disk, is waited for beside the other.
 HEAD_START_SECONDS = 0.02
 UNASKED_SECONDS = 10.0  # for a pass that no scrape asked for
+LOOK_AGAIN_SECONDS = 1.0  # more often would hold up the reading that is waited for
 CLOSE_SECONDS = 5.0
 
 
@@ -77,6 +78,7 @@ class Exporter:
         self._machine = Worker("read-machine")
         self._saver = Worker("write-checkpoint")
         self._one_at_a_time = threading.Lock()
+        self._look_again = 0.0
         self._failures = Failures()
         self._families = Families(self._collectors, self._storage, self._failures)
         self._process = CollectorRegistry()
@@ -102,12 +104,14 @@ class Exporter:
 
     def not_ready(self) -> str | None:
         """Return why the counters are not complete yet, None if they are."""
-        reasons = []
-        for source in self._sources:
-            reason = source.not_ready()
-            if reason:  # maybe nobody has scraped since the file appeared
-                source.request(self.collector_names, time.monotonic() + UNASKED_SECONDS)
-                reasons.append(reason)
+        behind = {source: source.not_ready() for source in self._sources}
+        reasons = [reason for reason in behind.values() if reason]
+        now = time.monotonic()
+        if reasons and now >= self._look_again:
+            self._look_again = now + LOOK_AGAIN_SECONDS
+            for source, reason in behind.items():
+                if reason:  # maybe nobody has scraped since the file appeared
+                    source.request(self.collector_names, now + UNASKED_SECONDS)
         return "; ".join(reasons) or None
 
     def close(self) -> None:
