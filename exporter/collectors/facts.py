@@ -60,7 +60,8 @@ class Facts(TableCollector):
             "hakgal_facts",
             f"Facts held. Exact in every scrape up to id {INLINE_IDS}; above it facts"
             " added are exact, facts removed are seen after the next count, about 1 s"
-            " per million facts, 1 min without WAL. Absent until first counted.",
+            " per million facts, 1 min amid writes or without WAL. Absent until first"
+            " counted.",
             value=reading.rows,
         )
         yield CounterMetricFamily(
