@@ -68,6 +68,10 @@ class RowCount:
                 self._running, self._next = new, None
             elif self._running.version != look.version:
                 self._next = new
+        return self.known(state)
+
+    def known(self, state: State) -> int | None:
+        """Return the number of rows as far as it has been counted; asks nobody."""
         known = self._known
         return known.rows + state.rows - known.rows_read if known else None
 

@@ -75,7 +75,8 @@ def remember(
     kept = known.window if start == end + 1 else ()
     window = (kept + added)[-WINDOW:]
     first = cursor - len(window) + 1
-    older = [pair for pair in sorted(known.newest_first()) if pair[0] < first]
+    passed = enumerate(known.window[: max(0, first - known.first)], known.first)
+    older = [*known.older, *((n, f) for n, f in passed if f != ABSENT)]
     if not older and first > 1:
         older = list(_fingerprints(db, table, 1, first - 1, limit=1).items())
     return Fingerprints(first, window, _thin(older, cursor))

@@ -104,7 +104,6 @@ class Source:
         return (
             bool(is_whole)
             and all(reading and not reading.backlog for reading in readings)
-            and not any(collector.counting for collector in self.collectors.values())
             and (not self.storage or bool(found.storage and found.storage.result))
         )
 
@@ -120,7 +119,7 @@ class Source:
             return None
         seconds = time.monotonic() - started
         readings = {
-            name: replace(outcome, seconds=seconds)
+            name: Outcome(self._recounted(name, outcome.result), None, seconds)
             for name, outcome in quiet.readings.items()
             if name in names
         }
@@ -129,6 +128,13 @@ class Source:
             return Pass(readings)
         free = measured.free_bytes
         return Pass(readings, isolate(lambda: storage.measure(look, free)))
+
+    def _recounted(self, name: str, reading: Reading | None) -> Reading | None:
+        """Return the reading with the rows of a count that was made meanwhile."""
+        if reading is None:
+            return None
+        rows = self.collectors[name].counted(reading.state)
+        return reading if reading.rows == rows else replace(reading, rows=rows)
 
     def _read(
         self, db: sqlite3.Connection, look: Look, names: list[str], deadline: float

@@ -32,7 +32,7 @@ Partner = Callable[[Callable[[sqlite3.Connection], Ahead]], Future[Ahead]]
 
 PAST_LIVES = 3  # 8 KB each in the state file
 SLICE_ROWS = 5000  # about 2 ms: what a writer in rollback mode may have to wait
-SPAN_SLICES = 8  # read by each of two, before they put together what they have counted
+SPAN_SLICES = 4  # read by each of two, before they put together what they have counted
 RESET_REASONS = (
     "backup_restored",
     "buckets_changed",

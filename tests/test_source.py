@@ -499,3 +499,20 @@ def test_failure_is_looked_at_again_though_nothing_changed(
     files.performance.run("DROP TABLE cache_events")
     for _ in range(2):
         assert "cache_events" in error(reader.scrape(), "cache")
+
+
+def test_count_that_ends_shows_though_nothing_changed(
+    config: Config, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(config, "knowledge_base")
+    files.knowledge_base.insert("facts", id=INLINE_IDS + 1, statement="Is(Large).")
+
+    def rows() -> int | None:
+        reading = reader.scrape().readings["facts"].result
+        assert reading
+        return reading.rows
+
+    reader.scrape()
+    opened = connections_opened(reader, monkeypatch)
+    wait_until(lambda: rows() == 1, SECONDS)
+    assert len(opened) <= 1  # for the only slice

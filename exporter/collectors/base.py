@@ -27,6 +27,10 @@ class TableCollector:
         """Return the number of rows in the table, where that is a metric."""
         return None
 
+    def counted(self, state: State) -> int | None:
+        """Return that number as far as it is known without asking the database."""
+        return None
+
     @property
     def counting(self) -> bool:
         """Whether ``count_slice`` has something to do."""

@@ -41,6 +41,9 @@ class Facts(TableCollector):
     def count(self, db: sqlite3.Connection, look: Look, state: State) -> int | None:
         return self._count.measure(db, look, state)
 
+    def counted(self, state: State) -> int | None:
+        return self._count.known(state)
+
     @property
     def counting(self) -> bool:
         return self._count.running
