@@ -10,7 +10,7 @@ import time
 from typing import NamedTuple
 
 from exporter.database import Look
-from exporter.tail import State, transaction
+from exporter.tail import State
 
 INLINE_IDS = 100_000  # up to here a count takes about 3 ms and is made in the scrape
 SLICE_ROWS = 20_000  # about 2 ms
@@ -85,9 +85,8 @@ class RowCount:
         running, started = self._running, time.monotonic()
         if running is None:
             return 0.0
-        with transaction(db):
-            bounds = (running.done, running.cursor)
-            rows, last = db.execute(self._some, bounds).fetchone()
+        bounds = (running.done, running.cursor)
+        rows, last = db.execute(self._some, bounds).fetchone()
         running = running._replace(rows=running.rows + rows, done=last or running.done)
         if rows < SLICE_ROWS:
             self._known, self._running, self._next = running, self._next, None
@@ -99,6 +98,5 @@ class RowCount:
         return pauses * (time.monotonic() - started)
 
     def _count_now(self, db: sqlite3.Connection, new: _Count) -> _Count:
-        with transaction(db):
-            rows, newer = db.execute(self._all, (new.cursor,)).fetchone()
+        rows, newer = db.execute(self._all, (new.cursor,)).fetchone()
         return new._replace(rows=rows - newer)

@@ -108,7 +108,8 @@ class Database:
         """Return what ``work`` makes of a fresh connection.
 
         ``deadline`` is on the monotonic clock, in seconds. ``work`` may run more than
-        once, so it must not keep anything; it opens its own short transactions.
+        once, so it must not keep anything. It reads in one transaction, and calls
+        ``release`` where that would last too long.
 
         Raises:
             DatabaseError: missing, locked, damaged, not readable, too slow.
@@ -220,7 +221,10 @@ class Database:
 
     @contextmanager
     def connection(self, look: Look, deadline: float) -> Iterator[sqlite3.Connection]:
-        """Open a connection; a second one only from within the work of a first.
+        """Open a connection, in a read transaction: in rollback mode each lock anew may
+        make a writer wait.
+
+        A second one only from within the work of a first.
 
         Raises:
             sqlite3.Error: locked, damaged, too slow.
@@ -240,6 +244,7 @@ class Database:
             )
             # A build may map files by default; a truncated one would then kill us.
             connection.execute("PRAGMA mmap_size = 0")
+            connection.execute("BEGIN")
             connection.execute(_FIRST_READ).fetchone()
             yield connection
         finally:
@@ -299,6 +304,12 @@ class Database:
         self, reason: str, kind: type[DatabaseError] = DatabaseError
     ) -> DatabaseError:
         return kind(f"cannot read the {self.name} database {self.path}: {reason}")
+
+
+def release(db: sqlite3.Connection) -> None:
+    """Let a writer in; the next statement reads on in another transaction."""
+    db.rollback()
+    db.execute("BEGIN")
 
 
 def _wal_index(size_bytes: int, index: bytes) -> WalIndex:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from exporter.collectors import Storage, TableCollector
 from exporter.collectors.storage import Measured
-from exporter.database import Database, Look
+from exporter.database import Database, Look, release
 from exporter.errors import DatabaseError
 from exporter.isolation import Outcome, isolate
 from exporter.tail import Ahead, Reading, State, Tail
@@ -232,6 +232,7 @@ class Source:
         self._partner = self._partner or Worker(f"read-ahead-{self.database.name}")
         context = self.database.connection(look, until + IDLE_READ_SECONDS)
         other = self._partner.submit(context.__enter__).result()
+        self._partner.submit(lambda: release(other)).result()
         partner = partial(_with, self._partner, other)
         try:
             return self._tails[name].advance(db, look, state, enough, partner)

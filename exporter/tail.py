@@ -6,13 +6,12 @@ scrapes. A state is never changed once it is handed out; a pass makes a new one.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from exporter.database import Look
+from exporter.database import Look, release
 from exporter.fold import Counts, Fold, Table
 from exporter.identity import (
     Fingerprints,
@@ -130,10 +129,9 @@ class Tail:
         Raises:
             sqlite3.Error: table or column missing, locked, or out of time.
         """
-        with transaction(db):
-            db.execute(self._columns)
-            state = self._place(db, (look.device, look.inode), state)
-            high_water = self._high_water(db)
+        db.execute(self._columns)
+        state = self._place(db, (look.device, look.inode), state)
+        high_water = self._high_water(db)
         start = state.cursor
         if start < high_water:
             state = replace(state, counts=state.counts.copy())
@@ -141,9 +139,8 @@ class Tail:
             state = self._read_on(db, state, partner)
             if enough():
                 break
-        with transaction(db):
-            reading = self._finish(db, state, start)
-        return replace(reading, version=look.version)
+            release(db)
+        return replace(self._finish(db, state, start), version=look.version)
 
     def _place(
         self, db: sqlite3.Connection, file: tuple[int, ...], state: State
@@ -198,11 +195,10 @@ class Tail:
         self, db: sqlite3.Connection, state: State, partner: Partner | None
     ) -> State:
         """Read a slice, or two spans; gaps before them are skipped and counted."""
-        with transaction(db):
-            high_water = self._high_water(db)
-            (first,) = db.execute(
-                f"SELECT MIN(id) FROM {self.table.name} WHERE id > ?", (state.cursor,)
-            ).fetchone()
+        high_water = self._high_water(db)
+        (first,) = db.execute(
+            f"SELECT MIN(id) FROM {self.table.name} WHERE id > ?", (state.cursor,)
+        ).fetchone()
         last, rows = high_water, 0
         if first is not None:
             length = SPAN_SLICES * SLICE_ROWS if partner else SLICE_ROWS
@@ -212,6 +208,7 @@ class Tail:
             ahead = partner and partner(partial(self._ahead, labels, middle, last))
             rows = _fold(self._fold, db, state.counts, first - 1, middle)
             if ahead:
+                release(db)
                 counts, more = ahead.result()
                 state.counts.merge(self.table, counts)
                 rows += more
@@ -234,7 +231,9 @@ class Tail:
         counts = Counts.zero(self.table)
         for label in labels:
             counts.add_label(self.table, label)
-        return counts, _fold(self._fold_ahead, db, counts, after, upto)
+        rows = _fold(self._fold_ahead, db, counts, after, upto)
+        release(db)
+        return counts, rows
 
     def _finish(self, db: sqlite3.Connection, state: State, start: int) -> Reading:
         """Return the reading, with what is to be known of the newest rows read."""
@@ -276,11 +275,12 @@ class Tail:
 def _fold(
     fold: Fold, db: sqlite3.Connection, counts: Counts, after: int, upto: int
 ) -> int:
-    """Fold ids in slices, each in a transaction of its own; return the rows read."""
+    """Fold ids in slices, with a gap between them; return the rows read."""
     rows = 0
     for start in range(after, upto, SLICE_ROWS):
-        with transaction(db):
-            rows += fold.fold(db, counts, start, min(start + SLICE_ROWS, upto))
+        if rows:
+            release(db)
+        rows += fold.fold(db, counts, start, min(start + SLICE_ROWS, upto))
     return rows
 
 
@@ -298,13 +298,3 @@ def _turned(state: State, life: Life, goes_on: Life, file: tuple[int, ...]) -> S
         past=tuple(lives[:PAST_LIVES]),
         file=file,
     )
-
-
-@contextmanager
-def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Hold one short read transaction."""
-    db.execute("BEGIN")
-    try:
-        yield
-    finally:
-        db.rollback()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter import tail
 from exporter.database import Look
 from exporter.errors import DatabaseError
 from exporter.fold import Table
@@ -644,15 +645,23 @@ def test_rolled_back_rows_are_not_missed(files: Files) -> None:
     story.check()
 
 
-def test_pass_holds_no_transaction_when_it_is_done(files: Files) -> None:
+@pytest.mark.parametrize("slices", [1, 2, 4])
+def test_writer_gets_its_turn_between_slices(
+    files: Files, monkeypatch: pytest.MonkeyPatch, slices: int
+) -> None:
+    monkeypatch.setattr(tail, "SLICE_ROWS", 3)
     story = Story(files)
-    story.write(3)
+    story.write(3 * slices)
+    statements: list[str] = []
 
-    def advance(db: sqlite3.Connection, look: Look) -> bool:
-        story.tail.advance(db, look, story.state, lambda: True)
-        return db.in_transaction
+    def advance(db: sqlite3.Connection, look: Look) -> None:
+        db.set_trace_callback(statements.append)
+        story.tail.advance(db, look, story.state, lambda: False)
 
-    assert story.database.read(advance, time.monotonic() + 60) is False
+    story.database.read(advance, time.monotonic() + 60)
+    steps = ["fold" if "COUNT(*), TOTAL" in s else s for s in statements]
+    order = [s for s in steps if s in ("fold", "BEGIN", "ROLLBACK")]
+    assert order == ["fold", "ROLLBACK", "BEGIN"] * slices
 
 
 def test_reading_again_is_needless_only_if_nothing_changed(files: Files) -> None:

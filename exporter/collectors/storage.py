@@ -11,7 +11,6 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from exporter.connections import count_connections
 from exporter.database import Look
-from exporter.tail import transaction
 
 FREE_BYTES = (
     "SELECT freelist_count * page_size FROM pragma_freelist_count, pragma_page_size"
@@ -39,8 +38,7 @@ class Storage:
         Raises:
             sqlite3.Error: locked or out of time.
         """
-        with transaction(db):
-            (free,) = db.execute(FREE_BYTES).fetchone()
+        (free,) = db.execute(FREE_BYTES).fetchone()
         return int(free)
 
     def measure(self, look: Look, free_bytes: int) -> Measured:
