@@ -30,12 +30,13 @@ def _processes() -> Iterator[str]:
 
 def _lockers(inode: int) -> Iterable[str]:
     """Yield processes with a lock on an inode: ``1: POSIX … READ PID DEV:INODE …``."""
-    own = str(os.getpid())
+    own, place = str(os.getpid()), f":{inode} "
     with open("/proc/locks", encoding="ascii") as file:
         for line in file:
-            fields = line.replace("->", "").split()
-            if fields[5].rpartition(":")[2] == str(inode) and fields[4] != own:
-                yield fields[4]
+            if place in line:
+                fields = line.replace("->", "").split()
+                if fields[4] != own:
+                    yield fields[4]
 
 
 def _descriptors(pid: str, look: Look) -> int | None:

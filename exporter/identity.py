@@ -277,7 +277,9 @@ def _fingerprints(
 
 def _fingerprint(lasting: tuple[object, ...], whole: tuple[object, ...]) -> int:
     """Return 32 bits, of which those in ``LASTING`` come from the lasting part only."""
-    head, tail = crc32(repr(lasting).encode()), crc32(repr(whole).encode())
+    head = tail = crc32(repr(lasting).encode())
+    if len(whole) > len(lasting):
+        tail = crc32(repr(whole).encode())
     return (head & LASTING) | (tail & ~LASTING & WHOLE) or 1
 
 
