@@ -6,6 +6,7 @@ scrapes. A state is never changed once it is handed out; a pass makes a new one.
 """
 
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,9 @@ Partner = Callable[[Callable[[sqlite3.Connection], Ahead]], Future[Ahead]]
 
 PAST_LIVES = 3  # 8 KB each in the state file
 SLICE_ROWS = 5000  # about 2 ms: what a writer in rollback mode may have to wait
-SPAN_SLICES = 4  # read by each of two, before they put together what they have counted
+# Read by each of two, before they put together what they have counted: not longer than
+# this, or on a slow disk neither would be done when the step's time is up.
+SPAN_SECONDS = 0.01
 RESET_REASONS = (
     "backup_restored",
     "buckets_changed",
@@ -100,12 +103,13 @@ class Reading:
 
 
 class Tail:
-    """Reads one table on; keeps no state of its own."""
+    """Reads one table on; keeps nothing of its own but its pace."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
         self._fold = Fold(table)
         self._fold_ahead = Fold(table)  # for the partner's thread
+        self._slice_seconds = SPAN_SECONDS
         # An empty table is not read at all, and its missing column must show anyway.
         columns = ", ".join(sorted(table.columns))
         self._columns = f"SELECT {columns} FROM {table.name} LIMIT 0"
@@ -201,12 +205,14 @@ class Tail:
         ).fetchone()
         last, rows = high_water, 0
         if first is not None:
-            length = SPAN_SLICES * SLICE_ROWS if partner else SLICE_ROWS
+            slices = max(1, int(SPAN_SECONDS / self._slice_seconds)) if partner else 1
+            length, started = slices * SLICE_ROWS, time.monotonic()
             middle = min(first + length - 1, high_water)
             last = min(middle + length, high_water) if partner else middle
             labels = state.counts.labels
             ahead = partner and partner(partial(self._ahead, labels, middle, last))
             rows = _fold(self._fold, db, state.counts, first - 1, middle)
+            self._slice_seconds = (time.monotonic() - started) / slices + 1e-4
             if ahead:
                 release(db)
                 counts, more = ahead.result()
