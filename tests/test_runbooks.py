@@ -211,7 +211,9 @@ def test_metrics_of_the_exporter_are_on_its_page(tmp_path: Path) -> None:
 
 def test_reasons_are_those_that_exist() -> None:
     assert set(first_cells("HakgalRowsRejected")) == set(REASONS)
-    assert set(first_cells("HakgalCountersReset")) == set(RESET_REASONS)
+    # The last one is the alert's own: seen from outside, reported by nobody.
+    reasons = {*RESET_REASONS, "counters_fell"}
+    assert set(first_cells("HakgalCountersReset")) == reasons
 
 
 @pytest.mark.parametrize(
@@ -303,7 +305,7 @@ def test_statements_read_only_the_newest_rows(position: int, tmp_path: Path) -> 
         file.run(sql)
         plan = [row[3] for row in file.run(f"EXPLAIN QUERY PLAN {sql}")]
 
-    scans = [step for step in plan if step.startswith("SCAN") and "sqlite_" not in step]
+    scans = [step for step in plan if re.match("SCAN (?!sqlite_|CONSTANT)", step)]
     assert not scans or NEWEST_ROWS.search(sql)
 
 
@@ -384,12 +386,27 @@ def start_alertmanager(servers: Servers, processes: Processes, folder: Path) -> 
     address = f"127.0.0.1:{find_free_port()}"
     config = folder / "alertmanager.yml"
     config.write_text("{route: {receiver: nobody}, receivers: [{name: nobody}]}")
-    processes.start(
+    process = processes.start(
+        *beside_its_templates(servers),
         servers.program("alertmanager"),
         f"--config.file={config}",
         f"--storage.path={folder / 'alertmanager'}",
         f"--web.listen-address={address}",
         "--cluster.listen-address=",
     )
-    wait_until(lambda: answers(f"http://{address}/-/ready"), 30)
+
+    def ready() -> bool:
+        assert process.poll() is None, processes.output(process)
+        return answers(f"http://{address}/-/ready")
+
+    wait_until(ready, 30)
     return address
+
+
+def beside_its_templates(servers: Servers) -> list[str | Path]:
+    """Return a command before Alertmanager's: Debian's reads /usr/share/prometheus."""
+    share = servers.folder / "usr" / "share"
+    if not share.exists():
+        return []
+    alone = ["unshare", "--user", "--map-root-user", "--mount"]
+    return [*alone, "sh", "-c", 'mount --bind "$0" /usr/share && exec "$@"', share]
