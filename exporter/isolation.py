@@ -1,6 +1,7 @@
 """The one place where any exception is caught: a failure costs what failed, no more."""
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -34,18 +35,24 @@ def isolate(call: Callable[[], T]) -> Outcome[T]:
 
 
 class Failures:
-    """What is failing at the moment; logs when that changes, not at every scrape."""
+    """What is failing at the moment, and why; logs when that changes, only then."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._names: set[str] = set()
+        self._causes: dict[str, str] = {}
 
     def note(self, name: str, error: Exception | None) -> None:
         """Log it if this is news."""
+        # Without numbers: a message may tell how long something took.
+        cause = re.sub(r"[0-9.]+", "", f"{type(error).__name__} {error}")
         with self._lock:
-            if bool(error) == (name in self._names):
+            if error is None:
+                if self._causes.pop(name, None) is None:
+                    return
+            elif self._causes.get(name) == cause:
                 return
-            self._names ^= {name}
+            else:
+                self._causes[name] = cause
         fields = {"what": name, "error": str(error)}
         if error is None:
             logger.info("recovered", extra={"fields": {"what": name}})
