@@ -30,12 +30,12 @@ BODY_LIMIT = 1 << 20  # bytes; 1,000 alerts are half of it
 SOCKET_TIMEOUT_SECONDS = 10.0
 
 _HEARTBEAT = "Watchdog"
-_LINKS = {"What to do": "runbook_url", "Dashboard": "dashboard_url"}
+_RUNBOOK, _DASHBOARD = "runbook_url", "dashboard_url"
 # The rest of an alert's labels say where it is.
 _LABELS_ELSEWHERE = ("alertname", "severity", "job", "instance")
 # A terminal obeys them; only line feeds are wanted. Lone surrogates cannot be printed.
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_ADDRESS = re.compile(r"https?://[^\s<>]+")
+_NAMED_ADDRESS = re.compile(r"^(.+): (https?://\S+)$", re.MULTILINE)
 _CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 )
@@ -149,7 +149,10 @@ def _read_alert(alert: dict[str, Any], url: str) -> str:
         lines.append(annotations["description"])
     lines.append(f"{name} on {_place(labels)}")
     lines.append(_format_period(alert))
-    lines += [f"{k}: {annotations[v]}" for k, v in _LINKS.items() if v in annotations]
+    if is_firing and _RUNBOOK in annotations:
+        lines.append(f"What to do: {annotations[_RUNBOOK]}")
+    if _DASHBOARD in annotations:
+        lines.append(f"Dashboard: {annotations[_DASHBOARD]}")
     if is_firing:
         lines.append(f"Silence: {url}/#/silences/new?filter={_filter(labels)}")
     return "\n".join(lines)
@@ -185,8 +188,8 @@ def _format_time(time: datetime) -> str:
 
 
 def _link(text: str) -> str:
-    """Make the addresses in escaped text clickable."""
-    return _ADDRESS.sub(lambda m: f'<a href="{m[0]}">{m[0]}</a>', text)
+    """Show a line ``name: address`` of escaped text as the name, clickable."""
+    return _NAMED_ADDRESS.sub(r'<a href="\2">\1</a>', text)
 
 
 class Server(ThreadingHTTPServer):
@@ -257,8 +260,8 @@ def main() -> int:
         help="Receive and show notifications here. (default: %(default)s)",
     )
     address = parser.parse_args().address
-    host, _, port = address.rpartition(":")
-    if not (port.isdecimal() and int(port) < 1 << 16):
+    host, colon, port = address.rpartition(":")
+    if not (colon and port.isdecimal() and int(port) < 1 << 16):
         parser.error(f"{address} is no address: write host:port")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
