@@ -1,0 +1,1 @@
+"""What the shipped Alertmanager configuration does in real Alertmanagers."""

@@ -1,0 +1,174 @@
+"""A running Alertmanager with the shipped configuration, and the inbox."""
+
+import json
+import re
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tests.servers import (
+    HTTP,
+    ROOT,
+    Process,
+    Processes,
+    Servers,
+    answers,
+    find_free_port,
+    wait_until,
+)
+
+FOLDER = ROOT / "alertmanager"
+DEFAULT = FOLDER / "alertmanager.yml"
+PRODUCTION = FOLDER / "alertmanager.production.yml"
+CONFIGS = (DEFAULT, PRODUCTION)
+WAIT_SECONDS = 20.0  # nothing here takes that long unless it is broken
+
+DEBIAN_TEMPLATES = "usr/share/prometheus/alertmanager"
+WITH_TEMPLATES = """
+mount -t tmpfs none /usr/share
+mkdir /usr/share/prometheus
+ln -s "$0" /usr/share/prometheus/alertmanager
+exec "$@"
+"""
+
+Labels = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Alertmanager:
+    """A running Alertmanager."""
+
+    url: str
+
+    def post(
+        self,
+        labels: Mapping[str, str],
+        *,
+        summary: str = "",
+        resolved: bool = False,
+    ) -> None:
+        """Tell it that an alert fires, or that it does no longer."""
+        now = datetime.now(UTC)
+        end = now if resolved else now + timedelta(hours=1)
+        alert = {
+            "labels": dict(labels),
+            "annotations": {"summary": summary} if summary else {},
+            "startsAt": (now - timedelta(minutes=1)).isoformat(),
+            "endsAt": end.isoformat(),
+        }
+        assert post_json(f"{self.url}/api/v2/alerts", [alert]) == 200
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Return all alerts that it knows, with their status."""
+        with HTTP.open(f"{self.url}/api/v2/alerts") as answer:
+            alerts: list[dict[str, Any]] = json.load(answer)
+        return alerts
+
+
+def post_json(url: str, content: object) -> int:
+    """POST and return the status of the answer."""
+    headers = {"Content-Type": "application/json"}
+    body = json.dumps(content).encode()
+    return post(url, body, headers)
+
+
+def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+    """POST bytes and return the status of the answer."""
+    request = urllib.request.Request(url, body, dict(headers))
+    try:
+        with HTTP.open(request, timeout=WAIT_SECONDS) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def start_alertmanager(
+    servers: Servers, processes: Processes, config: Path, storage: Path
+) -> Alertmanager:
+    """Start Alertmanager on a free loopback port and return it when it is ready."""
+    port = find_free_port()
+    process = processes.start(
+        *alertmanager_command(servers),
+        f"--config.file={config}",
+        f"--storage.path={storage}",
+        f"--web.listen-address=127.0.0.1:{port}",
+        "--cluster.listen-address=",
+    )
+    url = f"http://127.0.0.1:{port}"
+
+    def ready() -> bool:
+        assert process.poll() is None, processes.output(process)
+        return answers(f"{url}/-/ready")
+
+    wait_until(ready, WAIT_SECONDS)
+    return Alertmanager(url)
+
+
+def alertmanager_command(servers: Servers) -> list[str | Path]:
+    """Return how to start this Alertmanager.
+
+    Debian's looks for its own templates in /usr/share, and nowhere else. If it was
+    only unpacked, they are shown to it there, in a mount namespace of its own.
+    """
+    program = servers.program("alertmanager")
+    unpacked = servers.folder / DEBIAN_TEMPLATES
+    if not unpacked.exists() or Path("/", DEBIAN_TEMPLATES).exists():
+        return [program]
+    namespace = ("unshare", "--map-root-user", "--mount")
+    return [*namespace, "sh", "-euc", WITH_TEMPLATES, unpacked.resolve(), program]
+
+
+def adapt(config: Path, folder: Path, replaced: Mapping[str, str]) -> Path:
+    """Copy the configuration with other addresses, and with times of a second."""
+    copy = folder / "alertmanager"
+    shutil.copytree(FOLDER, copy)
+    text = config.read_text()
+    for old, new in replaced.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    for name, seconds in (("wait", "0s"), ("interval", "1s")):
+        text = re.sub(
+            rf"\bgroup_{name}: \w+$", f"group_{name}: {seconds}", text, flags=re.M
+        )
+    # In the same relation to group_interval as in the shipped file.
+    text = text.replace("repeat_interval: 50s", "repeat_interval: 2500ms")
+    adapted = copy / config.name
+    adapted.write_text(text)
+    return adapted
+
+
+@dataclass(frozen=True)
+class RunningInbox:
+    """A running alertmanager/inbox.py."""
+
+    url: str
+    process: Process
+
+    def page(self) -> str:
+        with HTTP.open(self.url) as answer:
+            page: str = answer.read().decode()
+        return page
+
+    def wait_for(self, text: str) -> str:
+        """Return the page as soon as it contains the text."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while text not in (page := self.page()):
+            assert time.monotonic() < deadline, f"no {text!r} in {page}"
+            time.sleep(0.05)
+        return page
+
+
+def start_inbox(processes: Processes) -> RunningInbox:
+    """Start the inbox on a free loopback port and return it when it answers."""
+    address = f"127.0.0.1:{find_free_port()}"
+    command = (sys.executable, FOLDER / "inbox.py", f"--web.listen-address={address}")
+    process = processes.start(*command)
+    wait_until(lambda: answers(f"http://{address}/-/healthy"), WAIT_SECONDS)
+    return RunningInbox(f"http://{address}/", process)
