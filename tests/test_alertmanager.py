@@ -1,6 +1,7 @@
 """What the shipped Alertmanager configuration does in real Alertmanagers."""
 
 import json
+import re
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ ROUTES = {
         "critical",
         {"alertname": "Watchdog", "severity": "critical"},
     ),
+    "a watchdog without severity": ("warning", {"alertname": "Watchdog"}),
     "no severity": ("warning", {"alertname": "Foreign"}),
     "unknown severity": ("warning", {"alertname": "Foreign", "severity": "page"}),
 }
@@ -90,6 +92,14 @@ INHIBITED: dict[str, tuple[Labels, Labels]] = {
     "knowledge base over its collector": (
         NO_KNOWLEDGE_BASE,
         warning("HakgalCollectorFailing", collector="facts"),
+    ),
+    "knowledge base over the collector of both": (
+        NO_KNOWLEDGE_BASE,
+        warning("HakgalCollectorFailing", collector="storage"),
+    ),
+    "performance over the collector of both": (
+        NO_PERFORMANCE,
+        warning("HakgalCollectorFailing", collector="storage"),
     ),
     "performance over its table": (
         NO_PERFORMANCE,
@@ -159,9 +169,9 @@ FREE: dict[str, tuple[Labels, Labels]] = {
         NO_KNOWLEDGE_BASE,
         critical("HakgalQueryLatencyHigh"),
     ),
-    "collectors of both": (
+    "collectors of neither": (
         NO_KNOWLEDGE_BASE,
-        warning("HakgalCollectorFailing", collector="storage"),
+        warning("HakgalCollectorFailing", collector="system"),
     ),
 }
 
@@ -196,6 +206,32 @@ def test_documentation_tells_the_timings() -> None:
         timings = [(root | route)[name] for name in TIMINGS]
         if route["receiver"] != "nobody":
             assert f"| {' | '.join([route['receiver'], *timings])} |" in lines
+
+
+def test_inhibition_knows_all_tables_and_collectors() -> None:
+    page = (ROOT / "tests" / "golden" / "metrics.txt").read_text()
+
+    assert named("table") == set(re.findall(r'\btable="(\w+)"', page))
+    # What does not read a database outlives one.
+    collectors = set(re.findall(r'\bcollector="(\w+)"', page))
+    assert named("collector") == collectors - {"system"}
+
+
+def test_inhibition_names_alerts_that_exist() -> None:
+    rules = "".join(p.read_text() for p in (ROOT / "prometheus/rules").glob("*.yml"))
+
+    assert named("alertname") <= set(re.findall(r"alert: (\w+)", rules))
+
+
+def named(label: str) -> set[str]:
+    """Return the values of a label that the inhibition rules know."""
+    matchers = [
+        matcher
+        for rule in read(DEFAULT)["inhibit_rules"]
+        for matcher in rule["source_matchers"] + rule["target_matchers"]
+    ]
+    values = [re.fullmatch(rf'{label}!?=~?"(.*)"', matcher) for matcher in matchers]
+    return {name for value in values if value for name in value[1].split("|")}
 
 
 def test_no_secret_is_in_the_configuration() -> None:
@@ -260,8 +296,10 @@ def test_heartbeat_is_sent_at_each_third_look(
         wait_until(lambda: len(sink.posts) == 3, 7.5)
 
         alertmanager.post(watchdog, resolved=True)
-        alertmanager.post(critical("HakgalCpuHigh"))
-        wait_for(sink, "HakgalCpuHigh")
+        # News of one group, a second apart: the Watchdog's was looked at meanwhile.
+        for name in ("HakgalCpuHigh", "HakgalMemoryHigh", "HakgalWalGrowing"):
+            alertmanager.post(critical(name) | HERE)
+            wait_for(sink, name)
 
     assert not any(b'"status":"resolved"' in post.body for post in sink.posts)
 
