@@ -250,8 +250,8 @@ class Handler(BaseHTTPRequestHandler):
 
 def main() -> int:
     """Run until SIGINT or SIGTERM."""
-    summary, _, description = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(description=summary, epilog=description)
+    summary, _, _ = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(description=summary)
     parser.add_argument(
         "--web.listen-address",
         dest="address",

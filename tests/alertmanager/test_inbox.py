@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.alertmanager.running import FOLDER, post, post_json, start_inbox
+from tests.alertmanager.running import DEFAULT, FOLDER, post, post_json, start_inbox
 from tests.servers import HTTP, Processes
 
 CASES = Path(__file__).parent / "cases"
@@ -150,6 +150,11 @@ def test_inbox_ends_when_told_to(processes: Processes, number: int) -> None:
 
     assert inbox.process.wait(10) == 0
     assert "Traceback" not in processes.output(inbox.process)
+
+
+def test_inbox_is_where_the_default_configuration_posts() -> None:
+    assert "127.0.0.1:9099)" in run("--help").stdout
+    assert "url: http://localhost:9099/\n" in DEFAULT.read_text()
 
 
 def test_taken_port_is_said_in_one_line(taken_port: int) -> None:
