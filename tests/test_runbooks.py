@@ -387,7 +387,6 @@ def start_alertmanager(servers: Servers, processes: Processes, folder: Path) -> 
     config = folder / "alertmanager.yml"
     config.write_text("{route: {receiver: nobody}, receivers: [{name: nobody}]}")
     process = processes.start(
-        *beside_its_templates(servers),
         servers.program("alertmanager"),
         f"--config.file={config}",
         f"--storage.path={folder / 'alertmanager'}",
@@ -401,12 +400,3 @@ def start_alertmanager(servers: Servers, processes: Processes, folder: Path) -> 
 
     wait_until(ready, 30)
     return address
-
-
-def beside_its_templates(servers: Servers) -> list[str | Path]:
-    """Return a command before Alertmanager's: Debian's reads /usr/share/prometheus."""
-    share = servers.folder / "usr" / "share"
-    if not share.exists():
-        return []
-    alone = ["unshare", "--user", "--map-root-user", "--mount"]
-    return [*alone, "sh", "-c", 'mount --bind "$0" /usr/share && exec "$@"', share]

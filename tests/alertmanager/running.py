@@ -30,14 +30,6 @@ PRODUCTION = FOLDER / "alertmanager.production.yml"
 CONFIGS = (DEFAULT, PRODUCTION)
 WAIT_SECONDS = 20.0  # nothing here takes that long unless it is broken
 
-DEBIAN_TEMPLATES = "usr/share/prometheus/alertmanager"
-WITH_TEMPLATES = """
-mount -t tmpfs none /usr/share
-mkdir /usr/share/prometheus
-ln -s "$0" /usr/share/prometheus/alertmanager
-exec "$@"
-"""
-
 Labels = dict[str, str]
 
 
@@ -95,7 +87,7 @@ def start_alertmanager(
     """Start Alertmanager on a free loopback port and return it when it is ready."""
     port = find_free_port()
     process = processes.start(
-        *alertmanager_command(servers),
+        servers.program("alertmanager"),
         f"--config.file={config}",
         f"--storage.path={storage}",
         f"--web.listen-address=127.0.0.1:{port}",
@@ -109,20 +101,6 @@ def start_alertmanager(
 
     wait_until(ready, WAIT_SECONDS)
     return Alertmanager(url)
-
-
-def alertmanager_command(servers: Servers) -> list[str | Path]:
-    """Return how to start this Alertmanager.
-
-    Debian's looks for its own templates in /usr/share, and nowhere else. If it was
-    only unpacked, they are shown to it there, in a mount namespace of its own.
-    """
-    program = servers.program("alertmanager")
-    unpacked = servers.folder / DEBIAN_TEMPLATES
-    if not unpacked.exists() or Path("/", DEBIAN_TEMPLATES).exists():
-        return [program]
-    namespace = ("unshare", "--map-root-user", "--mount")
-    return [*namespace, "sh", "-euc", WITH_TEMPLATES, unpacked.resolve(), program]
 
 
 def adapt(config: Path, folder: Path, replaced: Mapping[str, str]) -> Path:
