@@ -263,7 +263,9 @@ def main() -> int:
     host, colon, port = address.rpartition(":")
     if not (colon and port.isdecimal() and int(port) < 1 << 16):
         parser.error(f"{address} is no address: write host:port")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell starts its background commands with it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with Server(host.strip("[]"), int(port)) as server:
             print(f"Waiting for notifications, shown on http://{address}/", flush=True)
