@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+_NO_TIMES = (-1.0, float("inf"), "soon")
 _HIT_SECONDS = (0.0005, 0.005)
 _DISTINCT_QUERIES = 1_000
 _USERS = 9
@@ -42,7 +43,8 @@ class Behaviour:
 
     Shares are chances from 0 to 1. The queries of a burst come on top of the round's
     own and all miss the cache, so that of all look-ups fewer hit than ``hit_share``:
-    about 70 %.
+    about 70 %. ``slowness`` multiplies all durations, broken queries have one that is
+    none, and who is not active does nothing.
     """
 
     pause_seconds: tuple[float, float] = (0.5, 2.0)
@@ -59,6 +61,9 @@ class Behaviour:
     failure_share: float = 0.02
     removal_share: float = 0.02
     update_share: float = 0.02
+    slowness: float = 1.0
+    broken_share: float = 0.0
+    is_active: bool = True
 
 
 NORMAL = Behaviour()
@@ -103,7 +108,7 @@ class Batch:
     """
 
     def __init__(self, rng: random.Random, behaviour: Behaviour) -> None:
-        self.queries: list[tuple[float, str, bool]] = []
+        self.queries: list[tuple[float | str, str, bool]] = []
         self.lookups: list[tuple[bool, str, float]] = []
         self.changes: list[Change] = []
         self._rng = rng
@@ -142,13 +147,16 @@ class Batch:
 
     def _add_query(self, operation: Operation, hit_share: float) -> bool:
         query_type, shortest, longest = operation
-        duration = self._rng.uniform(shortest, longest)
+        duration = self._rng.uniform(shortest, longest) * self._behaviour.slowness
         succeeded = not self._happens(self._behaviour.failure_share)
         hit = self._happens(hit_share)
         query = f"{query_type} {self._rng.randrange(_DISTINCT_QUERIES)}"
         cache_key = hashlib.sha256(query.encode()).hexdigest()[:16]
         response_time = self._rng.uniform(*_HIT_SECONDS) if hit else duration
-        self.queries.append((duration, query_type, succeeded))
+        noted: float | str = duration
+        if self._behaviour.broken_share and self._happens(self._behaviour.broken_share):
+            noted = self._rng.choice(_NO_TIMES)
+        self.queries.append((noted, query_type, succeeded))
         self.lookups.append((hit, cache_key, response_time))
         return succeeded
 

@@ -71,10 +71,19 @@ def _demo(words: list[str]) -> int:
 
 def _simulate(words: list[str]) -> int:
     from exporter.demo import add_simulate_flags, simulate
+    from exporter.mischief import FAULTS, contradiction
 
-    parser = _parser("simulate", "Write simulated activity into given databases.")
+    faults = [f"  {name:13} {fault.does}" for name, fault in FAULTS.items()]
+    parser = _parser(
+        "simulate",
+        "Write simulated activity into given databases.",
+        epilog="\n".join(["faults:", *faults]),
+    )
     add_simulate_flags(parser)
-    return simulate(parser.parse_args(words))
+    flags = parser.parse_args(words)
+    if problem := contradiction(flags.faults):
+        parser.error(f"argument --fault: {problem}")
+    return simulate(flags)
 
 
 def _check(words: list[str]) -> int:

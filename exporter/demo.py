@@ -11,8 +11,9 @@ from pathlib import Path
 
 from exporter.activity import Totals
 from exporter.config import SETTINGS, Config
+from exporter.mischief import FAULTS, Saboteur
 from exporter.service import STOP_SIGNALS, serve, wait_for_stop
-from exporter.simulate import Simulator, create
+from exporter.simulate import create
 
 FACTS = 1000
 STOP_SECONDS = 10.0
@@ -91,6 +92,15 @@ def add_simulate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", metavar="N", type=int, help="Draw the same rows for the same N."
     )
+    parser.add_argument(
+        "--fault",
+        metavar="NAME",
+        dest="faults",
+        action="append",
+        default=[],
+        choices=FAULTS,
+        help="Cause this fault; may be repeated. See the list below.",
+    )
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
 
 
@@ -98,8 +108,12 @@ def simulate(flags: argparse.Namespace) -> int:
     """Write activity until the time is up or a signal comes, and print the totals."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     create(flags.knowledge_base, flags.performance)
-    simulator = Simulator(
-        flags.knowledge_base, flags.performance, rate=flags.rate, seed=flags.seed
+    simulator = Saboteur(
+        flags.knowledge_base,
+        flags.performance,
+        faults=flags.faults,
+        rate=flags.rate,
+        seed=flags.seed,
     )
     stop, errors = threading.Event(), list[Exception]()
 

@@ -9,9 +9,10 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from exporter import schema
@@ -54,7 +55,7 @@ _ADVICE = {
     "locked": "end the program that holds the lock, or try again",
 }
 
-_Write = Callable[[sqlite3.Connection, Batch], Counter[str]]
+Write = Callable[[sqlite3.Connection, Batch], Counter[str]]
 
 
 def create(
@@ -73,11 +74,11 @@ def create(
     Raises:
         DatabaseError: a folder, file or table could not be made.
     """
-    with _explained(performance):
+    with explained(performance):
         _create_tables(performance, schema.PERFORMANCE, journal_mode)
-    with _explained(knowledge_base):
+    with explained(knowledge_base):
         _create_tables(knowledge_base, schema.KNOWLEDGE_BASE, journal_mode)
-        with closing(_connect(knowledge_base)) as db, db:
+        with closing(connect(knowledge_base)) as db, db:
             db.execute(_BEGIN)
             if not db.execute(_ANY_FACT).fetchall():
                 rng = random.Random(seed)
@@ -100,14 +101,20 @@ class Simulator:
         rate: float | None = None,
         seed: int | None = None,
         behaviour: Behaviour = NORMAL,
+        write_events: Sequence[Write] = (),
     ) -> None:
-        """Take the rate in rows per second; None keeps the old simulator's pace."""
+        """Take the rate in rows per second; None keeps the old simulator's pace.
+
+        ``write_events`` are done to the performance database with each batch, one
+        after the other, instead of writing it.
+        """
         self.totals = Totals()
         self._knowledge_base = knowledge_base
         self._performance = performance
         self._rate = rate
         self._rng = random.Random(seed)
         self._behaviour = behaviour
+        self._write_events = write_events or (write_batch,)
 
     def run(self, stop: threading.Event, duration: float | None = None) -> Totals:
         """Write until the event is set or the duration, in seconds, is over.
@@ -120,17 +127,19 @@ class Simulator:
         started = time.monotonic()
         ends = started + (math.inf if duration is None else duration)
         with (
-            closing(_connect(self._performance)) as events,
-            closing(_connect(self._knowledge_base)) as facts,
+            closing(connect(self._performance)) as events,
+            closing(connect(self._knowledge_base)) as facts,
         ):
             while (now := time.monotonic()) < ends and not stop.is_set():
                 # Not the seeded generator: the pace must not change the content.
                 next_batch = min(now + random.uniform(*pause), ends)
                 batch = self._draw_batch(next_batch - started)
-                with _explained(self._performance):
-                    self.totals += _patiently(_write_events, events, batch, stop)
-                with _explained(self._knowledge_base):
-                    self.totals += _patiently(_write_changes, facts, batch, stop)
+                with explained(self._performance):
+                    for write in self._write_events:
+                        self.totals += patiently(partial(write, events, batch), stop)
+                with explained(self._knowledge_base):
+                    change = partial(_write_changes, facts, batch)
+                    self.totals += patiently(change, stop)
                 stop.wait(max(0.0, next_batch - time.monotonic()))
         self.totals = replace(self.totals, seconds=now - started)
         return self.totals
@@ -140,32 +149,37 @@ class Simulator:
         due = 1.0
         if self._rate is not None:
             due = self._rate * until_seconds - self.totals.events
-        while batch.rows < min(due, _BATCH_ROWS_LIMIT):
+        while self._behaviour.is_active and batch.rows < min(due, _BATCH_ROWS_LIMIT):
             batch.add_round()
         return batch
 
 
-def _patiently(
-    write: _Write, db: sqlite3.Connection, batch: Batch, stop: threading.Event
-) -> Counter[str]:
+def write_batch(db: sqlite3.Connection, batch: Batch) -> Counter[str]:
+    """Write queries and look-ups, and count them under their names in ``Totals``."""
+    if batch.queries:
+        with db:
+            db.execute(_BEGIN)
+            db.executemany(_ADD_QUERY, batch.queries)
+            db.executemany(_ADD_LOOKUP, batch.lookups)
+    return batch.count_queries()
+
+
+def patiently(write: Callable[[], Counter[str]], stop: threading.Event) -> Counter[str]:
+    """Try until no lock is in the way, or nothing is to be written any more.
+
+    Raises:
+        sqlite3.Error: a lock outlasted patience, or it is something else.
+    """
     patience_ends = time.monotonic() + _LOCK_PATIENCE_SECONDS
     while True:
         try:
-            return write(db, batch)
+            return write()
         except sqlite3.OperationalError as error:
             busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
             if not busy or time.monotonic() > patience_ends:
                 raise
             if stop.is_set():
                 return Counter()
-
-
-def _write_events(db: sqlite3.Connection, batch: Batch) -> Counter[str]:
-    with db:
-        db.execute(_BEGIN)
-        db.executemany(_ADD_QUERY, batch.queries)
-        db.executemany(_ADD_LOOKUP, batch.lookups)
-    return batch.count_queries()
 
 
 def _write_changes(db: sqlite3.Connection, batch: Batch) -> Counter[str]:
@@ -186,22 +200,28 @@ def _create_tables(path: Path, tables: str, journal_mode: str) -> None:
     set_mode = _SET_MODE[journal_mode]
     is_new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(_connect(path, "rwc")) as db:
+    with closing(connect(path, "rwc")) as db:
         if is_new:
             db.execute(set_mode)
         db.executescript(tables)
 
 
-def _connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
+    """Open a database that exists, to write.
+
+    Raises:
+        DatabaseError: it could not be opened.
+    """
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    with _explained(path):
+    with explained(path):
         return sqlite3.connect(
             uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None
         )
 
 
 @contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite and the file system into ones that say what to do."""
     try:
         yield
     except (OSError, sqlite3.Error) as error:

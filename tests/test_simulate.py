@@ -1,7 +1,9 @@
 """The simulated HAK/GAL: its schema, its rows, and its manners as a writer."""
 
 import re
+import signal
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,8 +14,12 @@ import pytest
 
 from exporter import simulate
 from exporter.activity import Behaviour, Totals
+from exporter.database import Database
 from exporter.errors import DatabaseError
+from exporter.mischief import FAULTS, Saboteur, contradiction
 from exporter.simulate import Simulator, create
+from tests.exporters import run
+from tests.servers import ROOT, Process, Processes, wait_until
 
 _STAMP = ("timestamp", "TEXT", 0, "CURRENT_TIMESTAMP")
 _ID = ("id", "INTEGER", 0, None)
@@ -408,3 +414,155 @@ def test_missing_file_is_not_made_by_a_run(tmp_path: Path) -> None:
     with pytest.raises(DatabaseError, match=r"hakgal_performance\.db.*create makes"):
         files.run(1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def sabotage(files: Files, *faults: str, duration: float = 0.1) -> Totals:
+    saboteur = Saboteur(*files.paths, faults=faults, rate=5_000, seed=7)
+    return saboteur.run(threading.Event(), duration)
+
+
+def simulate_with(processes: Processes, files: Files, *flags: str) -> Process:
+    """Start ``simulate`` as a process of its own: locks are a process' own."""
+    command = [sys.executable, "-m", "exporter", "simulate", *name(files), *flags]
+    return processes.start(*command, PYTHONPATH=str(ROOT))
+
+
+def name(files: Files) -> list[str]:
+    """Return the flags that name the files."""
+    knowledge_base, performance = files.paths
+    return [
+        f"--database.knowledge-base={knowledge_base}",
+        f"--database.performance={performance}",
+    ]
+
+
+def is_locked(path: Path) -> bool:
+    """Say whether the exporter is kept out."""
+    database = Database("any", path)
+    try:
+        database.read(lambda db, look: None, time.monotonic() + 0.1)
+    except DatabaseError:
+        return True
+    return False
+
+
+def test_no_fault_is_normal_behaviour(tmp_path: Path) -> None:
+    rows = []
+    for kind in Simulator, Saboteur:
+        files = Files(tmp_path / kind.__name__)
+        create(*files.paths, facts=50)
+        kind(*files.paths, rate=5_000, seed=7).run(threading.Event(), 0.1)
+        rows.append(ask(files.performance, _QUERIES))
+    assert rows[0][:100] == rows[1][:100] != []
+
+
+@pytest.mark.parametrize(
+    ("fault", "sql", "least", "most"),
+    [
+        ("slow-queries", "SELECT AVG(query_time) FROM query_times", 0.6, 2.0),
+        ("failures", "SELECT AVG(NOT success) FROM query_times", 0.4, 0.6),
+        ("cache-misses", "SELECT AVG(hit) FROM cache_events", 0.0, 0.2),
+        ("query-types", "SELECT COUNT(DISTINCT query_type) FROM query_times", 101, 150),
+        ("broken-rows", "SELECT AVG(query_time < 0) FROM query_times", 0.1, 0.2),
+        ("broken-rows", "SELECT AVG(query_time = 9e999) FROM query_times", 0.1, 0.2),
+        ("broken-rows", "SELECT AVG(query_time = 'soon') FROM query_times", 0.1, 0.2),
+        ("prune-unread", "SELECT COUNT(*) FROM query_times", 1, 1),
+        ("prune-unread", "SELECT COUNT(*) FROM cache_events", 1, 1),
+        ("prune-unread", "SELECT MAX(id) FROM query_times", 100, 1_000_000),
+        ("no-writes", "SELECT COUNT(*) FROM query_times", 0, 0),
+    ],
+)
+def test_fault_is_in_the_rows(
+    files: Files, fault: str, sql: str, least: float, most: float
+) -> None:
+    sabotage(files, fault, duration=0.3)
+    assert least <= number(files.performance, sql) <= most
+
+
+def test_faults_come_together(files: Files) -> None:
+    sabotage(files, "slow-queries", "failures", "broken-rows")
+    slow = "SELECT MAX(query_time) FROM query_times WHERE typeof(query_time) = 'real'"
+    assert number(files.performance, f"{slow} AND query_time < 9e999") > 1.0
+    failed = "SELECT AVG(NOT success) FROM query_times"
+    assert 0.3 < number(files.performance, failed) < 0.7
+
+
+def test_lost_facts_are_removed_one_by_one_until_none_is_left(files: Files) -> None:
+    totals = sabotage(files, "facts-lost", duration=0.5)
+    assert (totals.facts_added, totals.facts_removed) == (0, 50)
+    assert number(files.knowledge_base, "SELECT COUNT(*) FROM facts") == 0
+
+
+def test_log_grows_past_what_a_checkpoint_would_leave(files: Files) -> None:
+    log = files.performance.with_name(files.performance.name + "-wal")
+    stop = threading.Event()
+    saboteur = Saboteur(*files.paths, faults=["wal-growth"], rate=60_000, seed=7)
+    thread = threading.Thread(target=saboteur.run, args=[stop])
+    thread.start()
+    # 1,000 pages of 4 KiB are SQLite's limit for a log that can be emptied.
+    wait_until(lambda: log.exists() and log.stat().st_size > 6 * 2**20, 20)
+    stop.set()
+    thread.join()
+    assert not log.exists()
+
+
+def test_log_cannot_grow_without_one(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    create(*files.paths, journal_mode="delete")
+    with pytest.raises(
+        DatabaseError, match=r"hexagonal_kb\.db .*journal mode is delete"
+    ):
+        sabotage(files, "wal-growth")
+
+
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_lock_keeps_readers_out_until_it_is_told_to_end(
+    processes: Processes, tmp_path: Path, mode: str, stop_signal: signal.Signals
+) -> None:
+    files = Files(tmp_path)
+    create(*files.paths, facts=5, journal_mode=mode)
+    locker = simulate_with(processes, files, "--fault=lock")
+    wait_until(lambda: all(map(is_locked, files.paths)), 10)
+    locker.send_signal(stop_signal)
+    assert locker.wait(5) == 0
+    assert not any(map(is_locked, files.paths))
+    assert number(files.knowledge_base, "SELECT COUNT(*) FROM facts") == 5
+    assert sorted(tmp_path.glob("*.db*")) == sorted(files.paths)
+
+
+def test_lock_that_somebody_else_has_is_reported(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = sqlite3.connect(files.knowledge_base)
+    monkeypatch.setattr(simulate, "_LOCK_PATIENCE_SECONDS", 0.0)
+    with closing(holder), holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(
+            DatabaseError, match=r"hexagonal_kb\.db: database is locked"
+        ):
+            sabotage(files, "lock")
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [("lock", "failures"), ("no-writes", "lock"), ("facts-lost", "query-types")],
+)
+def test_faults_that_exclude_each_other_are_refused(
+    files: Files, faults: tuple[str, str]
+) -> None:
+    done = run("simulate", *(f"--fault={fault}" for fault in faults), *name(files))
+    assert done.returncode == 2
+    assert f"--fault: {faults[0]} and {faults[1]} exclude each other" in done.stderr
+
+
+def test_unknown_fault_is_refused_with_the_known_ones(files: Files) -> None:
+    done = run("simulate", "--fault=earthquake", *name(files))
+    assert done.returncode == 2
+    assert all(fault in done.stderr for fault in FAULTS)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_fault_is_explained_and_goes_with_itself(fault: str) -> None:
+    assert f"  {fault:13} {FAULTS[fault].does}\n" in run("simulate", "--help").stdout
+    assert contradiction([fault, fault]) is None
