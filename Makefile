@@ -19,7 +19,7 @@ RUN := .venv/bin/python -m
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench lint format check servers clean
+.PHONY: help demo test drill faults bench lint format check servers clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -30,6 +30,9 @@ demo: $(INSTALLED) ## run the exporter on simulated data, with Prometheus if the
 
 test: $(INSTALLED) servers ## run all tests, against both generations of the servers
 	$(RUN) pytest --cov $(ARGS)
+
+drill: $(INSTALLED) servers ## cause every fault and see who is told, with both generations
+	$(RUN) tests.drill $(ARGS)
 
 faults: $(INSTALLED) ## try to lose or double rows, with kill -9, for some minutes
 	$(RUN) tests.faults --rounds $(ROUNDS) $(ARGS)
