@@ -10,7 +10,6 @@ from typing import Any
 
 import yaml
 
-from tests.alertmanager.running import alertmanager_command
 from tests.drill.inbox import Inbox
 from tests.drill.scaling import scale, shorten
 from tests.servers import (
@@ -104,7 +103,7 @@ class Stack:
     def start_alertmanager(self) -> None:
         """Start Alertmanager, anew too, and wait until it is ready."""
         self.alertmanager = self._processes.start(
-            *alertmanager_command(self.servers),
+            self.servers.program("alertmanager"),
             f"--config.file={self.configurations[1]}",
             f"--storage.path={self.folder / 'alertmanager-data'}",
             f"--web.listen-address={self.alertmanager_address}",
