@@ -139,17 +139,18 @@ def test_nothing_is_idle_before_the_first_call() -> None:
 
 
 def test_calls_come_before_more_idle_work() -> None:
-    rounds = list[int]()
+    rounds, enough = list[int](), threading.Event()
 
-    def idle() -> float:
+    def idle() -> float | None:
         rounds.append(1)
-        return 0.0  # never has enough
+        return None if enough.is_set() else 0.0
 
     worker = Worker("test", idle)
     end, _ = occupy(worker)
     futures = [worker.submit(lambda: len(rounds)) for _ in range(20)]
     end.set()
     before = {future.result(SECONDS) for future in futures}
+    enough.set()
     assert len(before) == 1  # no idle round between calls that wait
 
 
