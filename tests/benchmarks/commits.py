@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from tests.benchmarks import writer
+from tests.benchmarks import peers, writer
 from tests.benchmarks.bench import Bench, say, size
 from tests.benchmarks.client import PROMETHEUS, Client
 from tests.benchmarks.data import Files, set_journal_mode
@@ -46,8 +46,10 @@ def commits(bench: Bench) -> Iterator[Line]:
     for mode, (name, goal) in MODES.items():
         say(f"HAK/GAL's commits, {name}")
         set_journal_mode(bench.large, mode)
-        without, with_it = _measure(bench)
+        without, with_it, beside_peer = _measure(bench)
         yield from _latencies(name, goal, without, with_it)
+        if beside_peer:
+            yield from _peer(name, without, beside_peer)
         busy = sum(c.is_busy for segment in with_it for c in segment.commits)
         reached = f"{_rate(with_it):.0f} commits/s with, {_rate(without):.0f} without"
         yield none_of(f"SQLITE_BUSY in a commit, {name}", busy, reached)
@@ -60,10 +62,11 @@ def commits(bench: Bench) -> Iterator[Line]:
     set_journal_mode(bench.large, "wal")
 
 
-def _measure(bench: Bench) -> tuple[list[Segment], list[Segment]]:
-    """Return the segments without and with an exporter, taken in turn."""
+def _measure(bench: Bench) -> tuple[list[Segment], list[Segment], list[Segment]]:
+    """Return the segments without an exporter, with it, with a peer, taken in turn."""
     output = bench.folder / "commits.doubles"
     files, without, with_it = bench.large, list[Segment](), list[Segment]()
+    beside_peer = list[Segment]()
     command = (sys.executable, "-m", "tests.benchmarks.writer", f"--rate={RATE}")
     paths = (files.knowledge_base, files.performance, f"--output={output}")
     with running(bench.folder / "commits.log", *command, *paths):
@@ -74,13 +77,17 @@ def _measure(bench: Bench) -> tuple[list[Segment], list[Segment]]:
             with exporter(files) as program:
                 bench.settle()
                 with_it.append(_segment(bench, program))
+            with peers.node_exporter(bench.folder) as peer:
+                bench.settle()
+                if peer:
+                    beside_peer.append(_segment(bench, peer))
             bench.settle()
         without.append(_segment(bench))
     done = writer.read(output)
-    for segment in (*without, *with_it):
+    for segment in (*without, *with_it, *beside_peer):
         inside = (c for c in done if segment.began <= c.began < segment.ended)
         segment.commits = list(inside)
-    return without, with_it
+    return without, with_it, beside_peer
 
 
 def _segment(bench: Bench, program: Program | None = None) -> Segment:
@@ -137,6 +144,27 @@ def _latencies(
                 f"{pairs.spread(share)}; without to without: {noise.spread(share)}",
                 {"ratios": pairs.ratios(share), "noise": noise.ratios(share)},
             )
+
+
+def _peer(
+    name: str, without: list[Segment], beside_peer: list[Segment]
+) -> Iterator[Line]:
+    """Yield what any exporter costs that is scraped as often, this one or not."""
+    pairs = _pairs(beside_peer, without[:-1], facts=False)
+    for percentile in ("p50", "p99"):
+        share = PERCENTILES[percentile]
+        ours, theirs = pairs.values(share)
+        yield Line(
+            f"commit {percentile}, {RATE}/s, {name}, node_exporter instead",
+            ours,
+            "s",
+            "without exporter",
+            theirs,
+            pairs.ratio(share),
+            None,
+            f"{pairs.spread(share)}; scraped every second as well",
+            {"ratios": pairs.ratios(share)},
+        )
 
 
 def _pairs(ours: list[Segment], theirs: list[Segment], facts: bool) -> Pairs:
