@@ -32,6 +32,10 @@ class Track:
         """Whether Prometheus has it no more."""
         return bool(self.states) and self.states[-1][1] == "gone"
 
+    def state_at(self, moment: float) -> str:
+        """Return what Prometheus said then."""
+        return next((s for m, s in reversed(self.states) if m <= moment), "gone")
+
     @property
     def held(self) -> list[tuple[float, float]]:
         """Return from when to when Alertmanager has held it back."""
