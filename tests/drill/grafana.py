@@ -40,7 +40,8 @@ class Grafana:
                 pass
 
         self._server = HTTPServer(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self._server.serve_forever, args=[0.05]).start()
+        serve = self._server.serve_forever
+        threading.Thread(target=serve, args=[0.05], daemon=True).start()
 
     def stop(self) -> None:
         """Hang up."""

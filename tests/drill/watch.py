@@ -57,7 +57,7 @@ class Watch:
         self.error: Exception | None = None
         self._stack = stack
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
