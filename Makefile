@@ -19,7 +19,7 @@ RUN := .venv/bin/python -m
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test drill faults bench lint format check servers clean
+.PHONY: help demo test drill faults bench dashboards lint format check servers clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -40,10 +40,14 @@ faults: $(INSTALLED) ## try to lose or double rows, with kill -9, for some minut
 bench: $(INSTALLED) ## measure speed and cost against peers and limits
 	$(RUN) tests.benchmarks --sizes $(SIZES) --output data/bench/results $(ARGS)
 
+dashboards: $(INSTALLED) ## put Grafana's dashboards into the one format, refuse broken ones
+	.venv/bin/python grafana/normalise.py
+
 lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
+	.venv/bin/python grafana/normalise.py --check
 
 format: $(INSTALLED) ## put the Python code into the one format
 	$(RUN) ruff check --fix-only

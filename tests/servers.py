@@ -126,12 +126,13 @@ def start_prometheus(
     processes: Processes,
     config: Path,
     *arguments: str,
+    port: int | None = None,
 ) -> Prometheus:
     """Start Prometheus on a free loopback port and return it when it is ready.
 
     Its data goes beside ``config``, so that belongs in a temporary folder.
     """
-    port = find_free_port()
+    port = port or find_free_port()
     process = processes.start(
         servers.program("prometheus"),
         f"--config.file={config}",

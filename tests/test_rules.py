@@ -82,6 +82,7 @@ LEVELS = {
     "hakgal": {"severity", "slo", "unit"},
     "instance": {"severity"},
     "instance_database": {"database", "mountpoint"},
+    "instance_le": {"le"},
     "instance_query_type": {"query_type"},
     "instance_severity": {"severity"},
     "instance_slo": {"slo"},
