@@ -12,6 +12,7 @@ from tests.benchmarks import peers, report
 from tests.benchmarks.bench import FULL, SMOKE, Bench, prepare, say
 from tests.benchmarks.catching_up import catching_up
 from tests.benchmarks.commits import commits
+from tests.benchmarks.dashboards import dashboards
 from tests.benchmarks.floor import floor
 from tests.benchmarks.machine import Machine
 from tests.benchmarks.pages import flatness, node_exporter, query_exporter
@@ -33,6 +34,7 @@ GROUPS: Mapping[str, Callable[[Bench], Iterator[Line]]] = {
     "commits": commits,
     "catching_up": catching_up,
     "crowd": crowd,
+    "dashboards": dashboards,
 }
 CACHE = ROOT / "data" / "bench"
 

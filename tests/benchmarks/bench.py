@@ -24,6 +24,8 @@ class Effort:
     idle_seconds: float
     crowd_seconds: float
     new_rows: int
+    instances: int
+    watch_seconds: float
     settle_seconds: float
 
 
@@ -37,6 +39,8 @@ FULL = Effort(
     idle_seconds=20.0,
     crowd_seconds=60.0,
     new_rows=1_000_000,
+    instances=1000,
+    watch_seconds=420.0,
     settle_seconds=2.0,
 )
 SMOKE = Effort(
@@ -49,6 +53,8 @@ SMOKE = Effort(
     idle_seconds=0.5,
     crowd_seconds=0.5,
     new_rows=20_000,
+    instances=3,
+    watch_seconds=3.0,
     settle_seconds=0.1,
 )
 
