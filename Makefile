@@ -19,7 +19,7 @@ RUN := .venv/bin/python -m
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test drill faults bench dashboards lint format check servers clean
+.PHONY: help demo test drill faults bench dashboards types lint format check servers clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -43,6 +43,9 @@ bench: $(INSTALLED) ## measure speed and cost against peers and limits
 dashboards: $(INSTALLED) ## put Grafana's dashboards into the one format, refuse broken ones
 	.venv/bin/python grafana/normalise.py
 
+types: $(INSTALLED) ## check the dashboards against Grafana's published types; needs npm
+	$(RUN) tests.dashboard_types
+
 lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff check
 	$(RUN) ruff format --check
@@ -53,7 +56,7 @@ format: $(INSTALLED) ## put the Python code into the one format
 	$(RUN) ruff check --fix-only
 	$(RUN) ruff format
 
-check: lint test ## lint and test: what CI runs
+check: lint test ## lint and test; CI runs types and drill as well
 
 servers: ## fetch the servers that the tests run against into .servers
 	@.ci/servers
