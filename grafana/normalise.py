@@ -33,6 +33,9 @@ PANEL_TYPES = {
     "timeseries",
 }
 FIXED = {"editable": False, "version": 1}
+# What a variable is set to until somebody chooses: all, or Grafana's default source.
+ALL = {"selected": True, "text": ["All"], "value": ["$__all"]}
+DEFAULT = {"selected": False, "text": "default", "value": "default"}
 LEFT_BEHIND = (
     *("__elements", "__inputs", "__requires", "gnetId", "id", "iteration"),
     "preload",
@@ -95,8 +98,7 @@ def normalise(dashboard: Json) -> str:
     for variable in kept["templating"]["list"]:
         # What was chosen and found when it was exported.
         variable["options"] = []
-        all_of_it = {"selected": True, "text": ["All"], "value": ["$__all"]}
-        variable["current"] = all_of_it if variable.get("includeAll") else {}
+        variable["current"] = ALL if variable.get("includeAll") else DEFAULT
     return json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

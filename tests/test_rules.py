@@ -84,6 +84,7 @@ LEVELS = {
     "instance_database": {"database", "mountpoint"},
     "instance_le": {"le"},
     "instance_query_type": {"query_type"},
+    "instance_result": {"result"},
     "instance_severity": {"severity"},
     "instance_slo": {"slo"},
 }
