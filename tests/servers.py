@@ -151,11 +151,11 @@ def start_prometheus(
     return Prometheus(url)
 
 
-def adapt_config(folder: Path, target: str, scrape_interval: str) -> Path:
-    """Copy the shipped configuration, with another exporter and interval."""
+def adapt_config(folder: Path, *targets: str, scrape_interval: str) -> Path:
+    """Copy the shipped configuration, with other exporters and another interval."""
     copy = folder / "prometheus"
     shutil.copytree(ROOT / "prometheus", copy)
-    (copy / "targets" / "hakgal.yml").write_text(f"- targets: ['{target}']\n")
+    (copy / "targets" / "hakgal.yml").write_text(f"- targets: {list(targets)}\n")
     config = copy / "prometheus.yml"
     text = config.read_text()
     for name, shipped in (("scrape_interval", "15s"), ("scrape_timeout", "10s")):

@@ -31,7 +31,7 @@ def test_prometheus_finds_the_exporter_and_itself(
     servers: Servers, processes: Processes, tmp_path: Path, free_port: int
 ) -> None:
     exporter = f"127.0.0.1:{free_port}"
-    config = adapt_config(tmp_path, target=exporter, scrape_interval="1s")
+    config = adapt_config(tmp_path, exporter, scrape_interval="1s")
     prometheus = start_prometheus(servers, processes, config)
 
     # Prometheus passes what it discovered to the scrapers every 5 seconds.

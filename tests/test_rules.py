@@ -276,7 +276,7 @@ def _trials(servers: Servers) -> dict[Path, "Future[tuple[int, str]]"]:
 def test_what_only_3_knows_is_put_below_the_rest(
     servers: Servers, tmp_path: Path
 ) -> None:
-    config = adapt_config(tmp_path, target="localhost:8000", scrape_interval="15s")
+    config = adapt_config(tmp_path, "localhost:8000", scrape_interval="15s")
     both = config.with_name("prometheus-with-3.yml")
     both.write_text(
         config.read_text() + config.with_name("prometheus-3.yml").read_text()
@@ -656,7 +656,7 @@ def hurry(config: Path, alertmanager: str) -> None:
 def test_alerts_leave_without_the_labels_that_are_for_links(
     servers: Servers, processes: Processes, tmp_path: Path
 ) -> None:
-    config = adapt_config(tmp_path, target="127.0.0.1:1", scrape_interval="1s")
+    config = adapt_config(tmp_path, "127.0.0.1:1", scrape_interval="1s")
     with Sink().serving() as sink:
         hurry(config, sink.address)
         # What it fires before it has found anybody to tell is sent again.
@@ -673,7 +673,7 @@ def test_alerts_leave_without_the_labels_that_are_for_links(
 def test_prometheus_loads_the_rules_and_shows_the_metrics_that_these_use(
     servers: Servers, processes: Processes, tmp_path: Path
 ) -> None:
-    config = adapt_config(tmp_path, target="127.0.0.1:1", scrape_interval="1s")
+    config = adapt_config(tmp_path, "127.0.0.1:1", scrape_interval="1s")
     with Sink().serving() as sink:
         hurry(config, sink.address)
         prometheus = start_prometheus(servers, processes, config, RESEND)

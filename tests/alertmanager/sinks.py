@@ -102,8 +102,12 @@ class _SmtpHandler(socketserver.StreamRequestHandler):
         self.wfile.write(f"{line}\r\n".encode())
 
     def _read_data(self) -> bytes:
-        lines = iter(self.rfile.readline, b".\r\n")
-        return b"".join(line.removeprefix(b".") for line in lines)
+        lines = []
+        while (line := self.rfile.readline()) != b".\r\n":
+            if not line:
+                raise ConnectionError("the client was gone in the middle of a mail")
+            lines.append(line.removeprefix(b"."))
+        return b"".join(lines)
 
 
 @contextmanager

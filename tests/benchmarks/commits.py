@@ -132,17 +132,13 @@ def _latencies(
         pairs = _pairs(with_it, without[:-1], facts)
         noise = _pairs(without[1:], without[:-1], facts)
         for percentile, share in PERCENTILES.items():
-            ours, theirs = pairs.values(share)
-            yield Line(
+            yield _line(
                 f"{which} {percentile}, {RATE}/s, {name}",
-                ours,
-                "s",
-                "without exporter",
-                theirs,
-                pairs.ratio(share),
+                pairs,
+                share,
                 goal if percentile == "p99" else None,
-                f"{pairs.spread(share)}; without to without: {noise.spread(share)}",
-                {"ratios": pairs.ratios(share), "noise": noise.ratios(share)},
+                f"without to without: {noise.spread(share)}",
+                noise=noise.ratios(share),
             )
 
 
@@ -152,19 +148,36 @@ def _peer(
     """Yield what any exporter costs that is scraped as often, this one or not."""
     pairs = _pairs(beside_peer, without[:-1], facts=False)
     for percentile in ("p50", "p99"):
-        share = PERCENTILES[percentile]
-        ours, theirs = pairs.values(share)
-        yield Line(
+        yield _line(
             f"commit {percentile}, {RATE}/s, {name}, node_exporter instead",
-            ours,
-            "s",
-            "without exporter",
-            theirs,
-            pairs.ratio(share),
+            pairs,
+            PERCENTILES[percentile],
             None,
-            f"{pairs.spread(share)}; scraped every second as well",
-            {"ratios": pairs.ratios(share)},
+            "scraped every second as well",
         )
+
+
+def _line(
+    what: str,
+    pairs: Pairs,
+    share: float,
+    goal: float | None,
+    note: str,
+    **details: object,
+) -> Line:
+    """Return a percentile beside somebody against the same without anybody."""
+    ours, theirs = pairs.values(share)
+    return Line(
+        what,
+        ours,
+        "s",
+        "without exporter",
+        theirs,
+        pairs.ratio(share),
+        goal,
+        f"{pairs.spread(share)}; {note}",
+        {"ratios": pairs.ratios(share)} | details,
+    )
 
 
 def _pairs(ours: list[Segment], theirs: list[Segment], facts: bool) -> Pairs:
