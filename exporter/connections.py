@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from exporter.database import Look
 
 
-def count_connections(look: Look) -> int:
+def count_connections(look: Look) -> int | None:
     """Return how many connections other processes have to a database.
 
     SQLite opens the file once a connection, so open descriptors are counted. In WAL
@@ -14,7 +14,11 @@ def count_connections(look: Look) -> int:
     be looked at (measured: 0.03 ms instead of up to 25), and without that file there is
     none. A process whose descriptors this user may not see counts as one if it holds
     such a lock, else not at all.
+
+    None in a container of the exporter's own (process 1): it sees no other process.
     """
+    if os.getpid() == 1:
+        return None
     if look.immutable:
         return 0
     if look.shm_inode is None:

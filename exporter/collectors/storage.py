@@ -26,7 +26,7 @@ class Measured:
     wal_size_bytes: int
     wal_frames: int | None
     wal_checkpointed_frames: int | None
-    connections: int
+    connections: int | None
 
 
 class Storage:
@@ -67,7 +67,8 @@ class Storage:
             ),
             (
                 "hakgal_database_connections",
-                "Connections of other processes, as far as this user may see them.",
+                "Connections of other processes, as far as this user may see them."
+                " Absent in a container, unless it shares the host's processes.",
                 "connections",
             ),
             (

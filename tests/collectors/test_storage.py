@@ -107,6 +107,18 @@ def test_each_connection_of_a_process_is_counted(path: Path, tmp_path: Path) -> 
     assert page("hakgal_database_connections", database="performance") == 2
 
 
+def test_no_connections_are_shown_where_no_process_can_be_seen(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.connections.os.getpid", lambda: 1)
+    with App(path) as app:
+        app.run(ANY_ROW)
+
+        page = measure(tmp_path)
+
+    assert page.by("database", "hakgal_database_connections") == {}
+
+
 def test_connections_are_counted_behind_a_link(path: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(tmp_path, target_is_directory=True)
