@@ -19,11 +19,11 @@ RUN := .venv/bin/python -m
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test drill faults bench dashboards types lint format check servers clean
+.PHONY: help demo test drill compose-test lock faults bench dashboards types lint format check servers clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
-		while IFS='|' read -r task does; do printf '  %-10s %s\n' "$$task" "$$does"; done
+		while IFS='|' read -r task does; do printf '  %-12s %s\n' "$$task" "$$does"; done
 
 demo: $(INSTALLED) ## run the exporter on simulated data, with Prometheus if there is one
 	@.ci/demo $(ARGS)
@@ -33,6 +33,9 @@ test: $(INSTALLED) servers ## run all tests, against both generations of the ser
 
 drill: $(INSTALLED) servers ## cause every fault and see who is told, with both generations
 	$(RUN) tests.drill $(ARGS)
+
+compose-test: $(INSTALLED) ## start the compose stacks for real; as root, installs Docker
+	@.ci/docker $(RUN) pytest -p no:cacheprovider tests/compose/base.py tests/compose/scale.py $(ARGS)
 
 faults: $(INSTALLED) ## try to lose or double rows, with kill -9, for some minutes
 	$(RUN) tests.faults --rounds $(ROUNDS) $(ARGS)
@@ -46,11 +49,15 @@ dashboards: $(INSTALLED) ## put Grafana's dashboards into the one format, refuse
 types: $(INSTALLED) ## check the dashboards against Grafana's published types; needs npm
 	$(RUN) tests.dashboard_types
 
+lock: $(INSTALLED) ## renew the versions and hashes of what the image fetches
+	@.ci/lock
+
 lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
 	.venv/bin/python grafana/normalise.py --check
+	.venv/bin/hadolint exporter/Dockerfile
 
 format: $(INSTALLED) ## put the Python code into the one format
 	$(RUN) ruff check --fix-only
