@@ -1,6 +1,8 @@
 """The compose files as files; `make compose-test` starts them."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -156,3 +158,35 @@ def test_the_image_has_the_versions_that_are_tested() -> None:
     ):
         assert wanted
         assert wanted <= set(re.findall(r"^\S+==\S+", lock.read_text(), re.MULTILINE))
+
+
+def make_password(folder: Path, given: str) -> None:
+    (folder / "given").write_text(given)
+    program = str(ROOT / "grafana" / "password.py")
+    command = [sys.executable, program, str(folder / "made"), str(folder / "given")]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_grafanas_password_is_drawn_once(tmp_path: Path) -> None:
+    (tmp_path / "made.new").touch(0o400)  # as a power cut leaves it
+    make_password(tmp_path, given="")
+    drawn = (tmp_path / "made").read_text()
+    assert len(drawn) == 32
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o400
+    make_password(tmp_path, given="another")
+    assert (tmp_path / "made").read_text() == drawn
+    assert {path.name for path in tmp_path.iterdir()} == {"made", "given"}
+
+
+def test_grafanas_password_can_be_given(tmp_path: Path) -> None:
+    make_password(tmp_path, given="correct horse\n")
+    assert (tmp_path / "made").read_text() == "correct horse"
+
+
+def test_two_drawn_passwords_differ(tmp_path: Path) -> None:
+    drawn = set()
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        make_password(tmp_path / name, given="")
+        drawn.add((tmp_path / name / "made").read_text())
+    assert len(drawn) == 2
