@@ -1,48 +1,25 @@
 """Settings from a YAML file.
 
-Imported only when there is such a file, because the YAML library costs memory and
-start time. Values are taken as the text that stands in the file, so that they are
-read as flags and environment are; nothing in it is ever constructed.
+Values are taken as the text that stands in the file, so that they are read as flags
+and environment are.
 """
 
 import difflib
 from collections.abc import Iterator
-from pathlib import Path
 
 import yaml
 
 from exporter.settings import SETTINGS, Given
+from exporter.yaml_file import describe, is_null, read_mapping
 
 _SETTINGS = {s.name: s for s in SETTINGS if s.name != "config.file"}
 _SECTIONS = tuple({name.rpartition(".")[0]: None for name in _SETTINGS})
-_TYPES = {"str": "text", "bool": "boolean", "int": "number", "float": "number"}
 
 
 def read_file(file: Given, problems: list[str]) -> list[Given]:
     """Return the values in a file; add a line to ``problems`` for each mistake."""
-    try:
-        root = yaml.compose(Path(file.text).read_bytes(), Loader=yaml.SafeLoader)
-    except OSError as error:
-        got = f"{file.text!r} ({error.strerror})"
-        problems.append(f"{file.where}: got {got}, want a file that can be read")
-        return []
-    except (yaml.YAMLError, RecursionError) as error:
-        problems.append(_syntax_error(file.text, error))
-        return []
-    if root is None or _is_null(root):
-        return []
-    if not isinstance(root, yaml.MappingNode):
-        problems.append(f"{file.text}: got {_describe(root)}, want a mapping")
-        return []
-    return _from_mapping(root, file.text, problems)
-
-
-def _syntax_error(path: str, error: Exception) -> str:
-    reason, where = " ".join(str(error).split()), path
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        reason = ", ".join(filter(None, (error.context, error.problem)))
-        where = f"{path}:{error.problem_mark.line + 1}"
-    return f"{where}: not YAML ({reason}), want a mapping"
+    root = read_mapping(file.text, file.where, problems)
+    return _from_mapping(root, file.text, problems) if root else []
 
 
 def _from_mapping(
@@ -58,8 +35,8 @@ def _from_mapping(
             problems.append(f"{where}: got again, want it in line {lines[name]} only")
         elif name in _SETTINGS:
             given += _value(Given(_SETTINGS[name], "", where), node, problems)
-        elif not isinstance(node, yaml.MappingNode) and not _is_null(node):
-            problems.append(f"{where}: got {_describe(node)}, want a mapping")
+        elif not isinstance(node, yaml.MappingNode) and not is_null(node):
+            problems.append(f"{where}: got {describe(node)}, want a mapping")
         lines.setdefault(name, line)
     return given
 
@@ -70,7 +47,7 @@ def _keys(
     """Yield dotted name, line and value of each key, sections opened."""
     for key, value in mapping.value:
         is_scalar = isinstance(key, yaml.ScalarNode)
-        name = prefix + (key.value if is_scalar else _describe(key))
+        name = prefix + (key.value if is_scalar else describe(key))
         yield name, key.start_mark.line + 1, value
         if name in _SECTIONS and isinstance(value, yaml.MappingNode):
             yield from _keys(value, f"{name}.")
@@ -82,7 +59,8 @@ def _hint(name: str) -> str:
     likely = difflib.get_close_matches(name, allowed or (*_SETTINGS, *_SECTIONS), n=1)
     if likely:
         return f"did you mean {likely[0]!r}?"
-    return f"want one of {', '.join(allowed or _SECTIONS)}"
+    outermost = [section for section in _SECTIONS if "." not in section]
+    return f"want one of {', '.join(allowed or outermost)}"
 
 
 def _value(given: Given, node: yaml.Node, problems: list[str]) -> list[Given]:
@@ -90,7 +68,7 @@ def _value(given: Given, node: yaml.Node, problems: list[str]) -> list[Given]:
     is_list = kind.is_list and isinstance(node, yaml.SequenceNode)
     items: list[yaml.Node] = node.value if is_list else [node]
     wrong = [item for item in items if not _fits(item, kind.is_text)]
-    problems += [given.refusal(_describe(item)) for item in wrong]
+    problems += [given.refusal(describe(item)) for item in wrong]
     if wrong and len(wrong) == len(items):
         return []
     text = " ".join(item.value for item in items if item not in wrong)
@@ -98,19 +76,7 @@ def _value(given: Given, node: yaml.Node, problems: list[str]) -> list[Given]:
 
 
 def _fits(node: yaml.Node, is_text: bool) -> bool:
-    if not isinstance(node, yaml.ScalarNode) or _is_null(node):
+    if not isinstance(node, yaml.ScalarNode) or is_null(node):
         return False
     # YAML takes some numbers for text (1e-3): unless quoted, the parser decides.
     return node.tag.endswith(":str") if is_text else node.style is None
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return node.tag.endswith(":null")
-
-
-def _describe(node: yaml.Node) -> str:
-    if isinstance(node, yaml.CollectionNode):
-        return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
-    type_name = node.tag.rpartition(":")[2]
-    name = _TYPES.get(type_name, type_name)
-    return "nothing" if _is_null(node) else f"{name} {node.value!r}"
