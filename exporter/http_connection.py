@@ -9,6 +9,7 @@ plainly a request is answered 400 and cut off. Bodies are never read.
 import io
 import re
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from exporter.errors import ExporterError
+from exporter.streams import PlainStream, Stream
 
 HEAD_LIMIT_BYTES = 32 * 1024  # request line and headers; all metric names fit in
 LINGER_SECONDS = 0.5
@@ -57,16 +59,33 @@ class Response(NamedTuple):
 
 
 class Connection:
-    """The server's end of one client's connection."""
+    """The server's end of one client's connection.
+
+    ``headers`` are added to every answer. ``client_names`` are those of a certificate
+    that the client has proved to have, None without one.
+    """
 
     def __init__(
         self, client: socket.socket, receive_seconds: float, send_seconds: float
     ) -> None:
+        self.headers: Mapping[str, str] = {}
+        self.client_names: frozenset[str] | None = None
+        self.plain = PlainStream(client)
         self._socket = client
         self._receive_seconds = receive_seconds
         self._send_seconds = send_seconds
-        self._raw = _DeadlineReader(client)
+        self._raw = _DeadlineReader(self.plain)
         self._reader = io.BufferedReader(self._raw)
+
+    @property
+    def client_address(self) -> str:
+        """The client's IP address."""
+        address: str = self._socket.getpeername()[0]
+        return address
+
+    def use(self, stream: Stream) -> None:
+        """Let all that follows go through a stream around the plain one."""
+        self._raw.stream = stream
 
     def receive(self, idle_seconds: float) -> Request | None:
         """Wait for the next request; None when the client has gone.
@@ -84,7 +103,9 @@ class Connection:
 
     def send(self, response: Response, *, closes: bool, with_body: bool = True) -> None:
         """Send an answer, headers and body in one piece."""
-        headers = response.headers | {
+        headers = {
+            **response.headers,
+            **self.headers,
             "Content-Length": str(len(response.body)),
             "Connection": "close" if closes else "keep-alive",
             "Date": formatdate(usegmt=True),
@@ -92,8 +113,8 @@ class Connection:
         fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         status = f"HTTP/1.1 {response.status.value} {response.status.phrase}\r\n"
         head = f"{status}{_COMMON_HEADERS}{fields}\r\n".encode("latin-1")
-        self._socket.settimeout(self._send_seconds)  # for sendall as a whole
-        self._socket.sendall(head + response.body if with_body else head)
+        data = head + response.body if with_body else head
+        self._raw.stream.send(data, monotonic() + self._send_seconds)
 
     def linger(self) -> None:
         """End the answers, and swallow what the client still sends.
@@ -101,9 +122,10 @@ class Connection:
         Closing with unread input would reset the connection, and the reset could
         overtake the answer.
         """
-        self._socket.shutdown(socket.SHUT_WR)
-        self._raw.deadline = monotonic() + LINGER_SECONDS
-        while self._raw.read(HEAD_LIMIT_BYTES):
+        self._raw.stream.end()
+        deadline = monotonic() + LINGER_SECONDS
+        buffer = memoryview(bytearray(HEAD_LIMIT_BYTES))
+        while self.plain.receive_into(buffer, deadline):
             pass
 
     def abort(self) -> None:
@@ -132,21 +154,17 @@ class Connection:
 
 
 class _DeadlineReader(io.RawIOBase):
-    """Reads a socket until a moment, in however many pieces the bytes arrive."""
+    """Reads a stream until a moment."""
 
-    def __init__(self, client: socket.socket) -> None:
-        self._socket = client
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
         self.deadline = 0.0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        remaining = self.deadline - monotonic()
-        if remaining <= 0.0:
-            raise TimeoutError("deadline passed")
-        self._socket.settimeout(remaining)
-        return self._socket.recv_into(buffer)
+        return self.stream.receive_into(buffer, self.deadline)
 
 
 def parse_request(lines: list[bytes]) -> Request:
