@@ -1,25 +1,23 @@
 """Say what is wrong before the service does, and how to mend it."""
 
-import http.client
 import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.addresses import listen_on_all, parse_address
+from exporter.addresses import listen_on_all
 from exporter.checkpoint import Checkpoint
 from exporter.collectors import TABLE_COLLECTORS
 from exporter.config import Config
 from exporter.database import Database, Look
 from exporter.errors import DatabaseError, ServerError
 from exporter.fold import Table
+from exporter.health import ask_health
 
 READ_SECONDS = 5.0
-HEALTH_SECONDS = 5.0
 
 
 class Finding(NamedTuple):
@@ -37,24 +35,6 @@ def check(config: Config) -> int:
     problems = sum(not finding.is_ok for finding in findings)
     print(f"{problems or 'no'} problem{'' if problems == 1 else 's'}")
     return 2 if problems else 0
-
-
-def ask_health(address: str) -> str | None:
-    """Return why the exporter that listens there is not healthy, None if it is."""
-    host, port = parse_address(address)
-    host = "127.0.0.1" if host in ("", "0.0.0.0") else host
-    connection = http.client.HTTPConnection(
-        "::1" if host == "::" else host, port, timeout=HEALTH_SECONDS
-    )
-    try:
-        with closing(connection):
-            connection.request("GET", "/-/healthy")
-            answer = connection.getresponse()
-            if answer.status == 200 and b"HAK/GAL exporter" in answer.read(1000):
-                return None
-            return f"not healthy: {address} answers {answer.status} {answer.reason}"
-    except (OSError, http.client.HTTPException) as error:
-        return f"not healthy: nothing answers on {address} ({error})"
 
 
 def _databases(config: Config) -> Iterator[Finding]:

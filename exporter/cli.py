@@ -99,7 +99,7 @@ def _healthcheck(words: list[str]) -> int:
     parser = _parser("healthcheck", "Ask a running exporter whether it is healthy.")
     config.add_flags(parser)
     settings = config.load(parser.parse_args(words), os.environ)
-    from exporter.check import ask_health
+    from exporter.health import ask_health
 
     problem = ask_health(settings.listen_addresses[0])
     print(problem or "healthy", file=sys.stderr if problem else sys.stdout)
