@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import ssl
+import stat
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -13,11 +15,12 @@ from exporter.checkpoint import Checkpoint
 from exporter.collectors import TABLE_COLLECTORS
 from exporter.config import Config
 from exporter.database import Database, Look
-from exporter.errors import DatabaseError, ServerError
+from exporter.errors import ConfigError, DatabaseError, ServerError
 from exporter.fold import Table
 from exporter.health import ask_health
 
 READ_SECONDS = 5.0
+DAY_SECONDS = 86400
 
 
 class Finding(NamedTuple):
@@ -29,7 +32,8 @@ class Finding(NamedTuple):
 
 def check(config: Config) -> int:
     """Print what was looked at and what is wrong; return 0 or 2."""
-    findings = [*_databases(config), *_state(config), *_addresses(config)]
+    findings = [*_databases(config), *_state(config)]
+    findings += [*_web_config(config.web_config_file), *_addresses(config)]
     for finding in findings:
         print(f"{'ok     ' if finding.is_ok else 'PROBLEM'}  {finding.text}")
     problems = sum(not finding.is_ok for finding in findings)
@@ -99,6 +103,45 @@ def _state(config: Config) -> Iterator[Finding]:
             return
     problem = Checkpoint(path).verify()
     yield Finding(problem is None, problem or f"state file {path}")
+
+
+def _web_config(path: Path | None) -> Iterator[Finding]:
+    if path is None:
+        return
+    # Not at the top: without a file, healthy checks need none of it.
+    from exporter.watch import Watch
+    from exporter.web_config import read
+
+    try:
+        web = read(path, Watch())
+    except ConfigError as error:
+        yield from (Finding(False, problem) for problem in error.problems)
+        return
+    tls = "TLS" if web.tls else "no TLS"
+    if web.tls and web.tls.needs_certificate:
+        tls += " with client certificates"
+    count = len(web.users) or "no"
+    yield Finding(True, f"{path}: {tls}, {count} user{'' if count == 1 else 's'}")
+    if web.tls:
+        yield _certificate(web.tls.certificate_file, web.tls.key_file)
+        yield from _key(web.tls.key_file)
+
+
+def _certificate(file: Path, key: Path) -> Finding:
+    from exporter.tls import valid_until
+
+    try:
+        seconds = valid_until(file, key) - time.time()
+    except ssl.SSLCertVerificationError as error:
+        return Finding(False, f"{file}: {error.verify_message}; renew it")
+    days = int(seconds / DAY_SECONDS)
+    return Finding(True, f"{file}: valid for {days} more days")
+
+
+def _key(file: Path) -> Iterator[Finding]:
+    if file.stat().st_mode & stat.S_IROTH:
+        text = f"{file}: every user of this machine may read the key; chmod o= {file}"
+        yield Finding(True, text)
 
 
 def _addresses(config: Config) -> Iterator[Finding]:

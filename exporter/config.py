@@ -23,6 +23,7 @@ _SEPARATE_FILES = (
     ("state.file", "database.knowledge-base"),
     ("state.file", "database.performance"),
     ("state.file", "config.file"),
+    ("state.file", "web.config.file"),
 )
 
 
@@ -35,6 +36,7 @@ class Config:
     state_file: Path | None
     listen_addresses: tuple[str, ...]
     telemetry_path: str
+    web_config_file: Path | None
     max_requests: int
     collectors: frozenset[str]
     query_buckets: tuple[float, ...]
@@ -99,6 +101,7 @@ def _config(values: Mapping[str, Any]) -> Config:
         state_file=values["state.file"],
         listen_addresses=values["web.listen-address"],
         telemetry_path=values["web.telemetry-path"],
+        web_config_file=values["web.config.file"],
         max_requests=values["web.max-requests"],
         collectors=frozenset(n for n in COLLECTORS if values[f"collector.{n}"]),
         query_buckets=values["query.buckets"],

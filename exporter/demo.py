@@ -12,7 +12,7 @@ from pathlib import Path
 from exporter.activity import Totals
 from exporter.config import SETTINGS, Config
 from exporter.mischief import FAULTS, Saboteur
-from exporter.service import STOP_SIGNALS, serve, wait_for_stop
+from exporter.service import STOP_SIGNALS, make_guard, serve, wait_for_stop
 from exporter.simulate import create
 
 FACTS = 1000
@@ -40,6 +40,8 @@ def demo(config: Config) -> int:
 
     In this process, our reads would drop the simulator's locks (POSIX).
     """
+    guard = make_guard(config)
+    scheme = "https" if guard and guard.is_tls else "http"
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     create(config.knowledge_base, config.performance, facts=FACTS)
     # Told by us: when it asks for its parent, we may have been killed already.
@@ -50,7 +52,7 @@ def demo(config: Config) -> int:
     simulator = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         for address in config.listen_addresses:
-            url = browsable(address)
+            url = browsable(address, scheme)
             print(f"metrics: {url}{config.telemetry_path}   overview: {url}/")
         print(f"databases: {config.knowledge_base}, {config.performance}")
         print("Ctrl-C ends it.", flush=True)
@@ -60,10 +62,10 @@ def demo(config: Config) -> int:
         simulator.wait(STOP_SECONDS)
 
 
-def browsable(address: str) -> str:
+def browsable(address: str, scheme: str) -> str:
     """Return the URL under which this machine reaches a listen address."""
     host, _, port = address.rpartition(":")
-    return f"http://{host if host.strip('[]:0.') else 'localhost'}:{port}"
+    return f"{scheme}://{host if host.strip('[]:0.') else 'localhost'}:{port}"
 
 
 def add_simulate_flags(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,14 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from exporter.addresses import listen_on_all
 from exporter.http_connection import Connection, RequestError
 from exporter.pages import Pages, Source, plain_text
+
+if TYPE_CHECKING:
+    from exporter.guard import Guard
 
 __all__ = ["Server", "Source"]
 
@@ -42,13 +46,17 @@ class Server:
         *,
         telemetry_path: str = "/metrics",
         max_requests: int = 40,
+        guard: "Guard | None" = None,
     ) -> None:
         """Listen on every address; ``max_requests`` 0 means no limit.
+
+        Without a guard, everybody is let in.
 
         Raises:
             ServerError: an address is malformed or cannot be listened on.
         """
         self._pages = Pages(source, telemetry_path, max_requests)
+        self._guard = guard
         self._stopping = threading.Event()
         # Its lock guards the two collections; it tells when a connection leaves one.
         self._changed = threading.Condition()
@@ -123,8 +131,10 @@ class Server:
                     target=self._serve, args=[connection], daemon=True
                 ).start()
                 return
-            refusal = plain_text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections")
-            connection.send(refusal, closes=True)
+            if not (self._guard and self._guard.is_tls):
+                _refuse(
+                    connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"
+                )
         except (RuntimeError, OSError) as error:
             fields = {"error": str(error)}
             logger.warning("connection not served", extra={"fields": fields})
@@ -140,9 +150,10 @@ class Server:
 
     def _serve(self, connection: Connection) -> None:
         idle_seconds = self.first_seconds
-        try:  # the place of a TLS handshake: only this client waits for it
-            while self._exchange(connection, idle_seconds):
-                idle_seconds = self.idle_seconds
+        try:
+            if self._greet(connection):
+                while self._exchange(connection, idle_seconds):
+                    idle_seconds = self.idle_seconds
             connection.linger()
         except OSError as error:  # the client's doing: silent, slow or gone
             fields = {"error": str(error)}
@@ -150,16 +161,27 @@ class Server:
         finally:
             self._forget(connection)
 
+    def _greet(self, connection: Connection) -> bool:
+        """Shake hands if that is asked for; tell whether requests may follow."""
+        try:
+            if self._guard:
+                self._guard.greet(connection, self.first_seconds)
+        except RequestError as error:
+            _refuse(connection, error.status, str(error))
+            return False
+        return True
+
     def _exchange(self, connection: Connection, idle_seconds: float) -> bool:
         """Answer one request; tell whether another one may follow."""
         try:
             request = connection.receive(idle_seconds)
         except RequestError as error:
-            connection.send(plain_text(error.status, str(error)), closes=True)
+            _refuse(connection, error.status, str(error))
             return False
         if request is None or not self._begin(connection):
             return False
-        response = self._pages.answer(request)
+        refusal = self._guard.refusal(connection, request) if self._guard else None
+        response = refusal or self._pages.answer(request)
         closes = request.closes or self._stopping.is_set()
         connection.send(response, closes=closes, with_body=request.method != "HEAD")
         self._end(connection)
@@ -187,3 +209,7 @@ class Server:
             self._busy.discard(connection)
             self._changed.notify_all()
         connection.close()
+
+
+def _refuse(connection: Connection, status: HTTPStatus, reason: str) -> None:
+    connection.send(plain_text(status, reason), closes=True)

@@ -4,12 +4,16 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from exporter import __version__, logs
 from exporter.checkpoint import Checkpoint
 from exporter.config import Config
 from exporter.scrape import Exporter
 from exporter.server import Server
+
+if TYPE_CHECKING:
+    from exporter.guard import Guard
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 POLL_SECONDS = 0.5
@@ -24,6 +28,7 @@ def serve(config: Config, alive: Callable[[], bool] | None = None) -> int:
     """Serve until SIGINT or SIGTERM, or ``alive`` says no; return the exit code.
 
     Raises:
+        ConfigError: the web configuration file cannot be used.
         ServerError: an address cannot be listened on.
         StateError: the state file cannot be used.
     """
@@ -31,6 +36,7 @@ def serve(config: Config, alive: Callable[[], bool] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(config.log_level, config.log_format)
+    guard = make_guard(config)
     checkpoint = Checkpoint(config.state_file) if config.state_file else None
     if checkpoint:
         checkpoint.claim()
@@ -39,6 +45,7 @@ def serve(config: Config, alive: Callable[[], bool] | None = None) -> int:
         config.listen_addresses,
         telemetry_path=config.telemetry_path,
         max_requests=config.max_requests,
+        guard=guard,
     )
     logger.info("starting", extra={"fields": {"version": __version__}})
     exporter.start()
@@ -48,6 +55,20 @@ def serve(config: Config, alive: Callable[[], bool] | None = None) -> int:
     exporter.close()
     logger.info("stopped")
     return 0 if stopped else 1
+
+
+def make_guard(config: Config) -> "Guard | None":
+    """Return what a web configuration file asks for, None without one.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    if config.web_config_file is None:
+        return None
+    # Not at the top: without a file, the memory and time of its reader are saved.
+    from exporter.guard import Guard
+
+    return Guard(config.web_config_file)
 
 
 def wait_for_stop(alive: Callable[[], bool] | None) -> bool:

@@ -158,6 +158,12 @@ SETTINGS = (
         "web.telemetry-path", "/metrics", _URL_PATH, "Serve metrics under this path."
     ),
     Setting(
+        "web.config.file",
+        "",
+        _FILE_OR_NONE,
+        "Read TLS, users and headers from this file.",
+    ),
+    Setting(
         "web.max-requests",
         "40",
         _NUMBER,

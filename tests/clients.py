@@ -1,6 +1,7 @@
 """A source to serve, a server around it, and a client that sends raw bytes."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from typing import NamedTuple, Self
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 
+from exporter.guard import Guard
 from exporter.server import Server
 
 WAIT_SECONDS = 5.0  # nothing here takes that long unless it is broken
@@ -62,8 +64,16 @@ class FakeSource:
 class Client:
     """A connection to a server."""
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(
+        self, address: tuple[str, int], tls: ssl.SSLContext | None = None
+    ) -> None:
         self.socket = socket.create_connection(address, WAIT_SECONDS)
+        if tls:
+            try:
+                self.socket = tls.wrap_socket(self.socket, server_hostname=address[0])
+            except OSError:
+                self.socket.close()
+                raise
         self._reader = self.socket.makefile("rb")
 
     def __enter__(self) -> Self:
@@ -102,7 +112,7 @@ class Client:
         self.socket.settimeout(within_seconds)
         try:
             return self.socket.recv(1) == b""
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLError):
             return True
         except TimeoutError:
             return False
@@ -114,6 +124,7 @@ def serving(
     *,
     telemetry_path: str = "/metrics",
     max_requests: int = 40,
+    guard: Guard | None = None,
     **limits: float,
 ) -> Iterator[tuple[str, int]]:
     """Serve a source on a loopback port; ``limits`` are attributes of the server."""
@@ -122,6 +133,7 @@ def serving(
         ["127.0.0.1:0"],
         telemetry_path=telemetry_path,
         max_requests=max_requests,
+        guard=guard,
     )
     for name, value in limits.items():
         assert hasattr(server, name)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from exporter.watch import Watch
 from tests.databases import JOURNAL_MODES, Files
 from tests.exporters import Command, file_flags
 from tests.servers import Processes, Servers, find_free_port, find_servers
+from tests.webs import Web
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,3 +88,15 @@ def foreign_folder() -> Iterator[Path]:
         os.chmod(made, 0o555)
         yield Path(made)
         os.chmod(made, 0o755)
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Web:
+    """Make certificates in ``tmp_path``; ``web.yml`` is not written yet."""
+    return Web(tmp_path)
+
+
+@pytest.fixture
+def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files that were written just now be read again at once."""
+    monkeypatch.setattr(Watch, "settle_ns", 0)

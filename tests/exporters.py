@@ -19,9 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from exporter.checkpoint import Checkpoint
 from exporter.config import Config, load
+from exporter.health import ask_health
 from exporter.scrape import Exporter
 from exporter.server import Server
-from tests.servers import ROOT, Process, Processes, answers, wait_until
+from tests.servers import ROOT, Process, Processes, wait_until
 
 BUDGET_SECONDS = 10.0
 WAIT_SECONDS = 20.0
@@ -29,7 +30,7 @@ NOBODY = 65534
 # The interpreter may lie where that user cannot start it, so it changes after that,
 # and it ends at once, because what measures coverage could not write either.
 AS_NOBODY = f"""
-import os, sys, encodings.idna, exporter.check, exporter.service
+import os, sys, encodings.idna, exporter.check, exporter.guard, exporter.service
 from exporter.cli import main
 os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})
 code = main()
@@ -198,7 +199,7 @@ class Command:
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.output
         host, port = self.address
-        return answers(f"http://{host}:{port}/-/healthy")
+        return ask_health(f"{host}:{port}") is None
 
 
 def file_flags(folder: Path) -> list[str]:

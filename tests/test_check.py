@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.databases import App, Files
 from tests.exporters import NOBODY, Command, file_flags, run, run_as_nobody
+from tests.webs import CLIENTS, TLS, Web, users
 
 ANY_PORT = "--web.listen-address=127.0.0.1:0"
 
@@ -191,3 +192,61 @@ def test_healthcheck_fails_when_somebody_else_listens(taken_port: int) -> None:
 
     assert done.returncode == 1
     assert done.stderr.startswith("not healthy: nothing answers on ")
+
+
+def test_check_shows_what_protects(folder: Path) -> None:
+    web = Web(folder)
+    flags = [*file_flags(folder), ANY_PORT, "--web.config.file"]
+
+    done = run("check", *flags, web.write(CLIENTS, users(alice="a")))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-4:] == [
+        f"ok       {web.file}: TLS with client certificates, 1 user",
+        f"ok       {web.certificate}: valid for 9 more days",
+        "ok       can listen on 127.0.0.1:0",
+        "no problems",
+    ]
+
+
+def test_check_lists_all_problems_of_the_web_configuration(folder: Path) -> None:
+    web = Web(folder)
+    web.key.unlink()
+    flags = [*file_flags(folder), ANY_PORT, "--web.config.file"]
+
+    done = run("check", *flags, web.write(TLS, "rate_limit: {}\n"))
+
+    assert done.returncode == 2
+    assert [line for line in done.stdout.splitlines() if "web.yml" in line] == [
+        f"PROBLEM  {web.file}:4: rate_limit: got what is not supported, want"
+        " --web.max-requests instead",
+        f"PROBLEM  {web.file}:3: tls_server_config.key_file: got '{web.key}' (No such"
+        " file or directory), want a file that can be read",
+    ]
+
+
+def test_check_finds_an_expired_certificate(folder: Path) -> None:
+    web = Web(folder)
+    web.servers.issue("server", days=0)
+    flags = [*file_flags(folder), ANY_PORT, "--web.config.file"]
+
+    done = run("check", *flags, web.write(TLS))
+
+    assert done.returncode == 2
+    assert f"PROBLEM  {web.certificate}: certificate has expired; renew it\n" in (
+        done.stdout
+    )
+
+
+def test_check_sees_a_key_that_everybody_may_read(folder: Path) -> None:
+    web = Web(folder)
+    web.key.chmod(0o644)
+    flags = [*file_flags(folder), ANY_PORT, "--web.config.file"]
+
+    done = run("check", *flags, web.write(TLS))
+
+    assert done.returncode == 0
+    assert (
+        f"ok       {web.key}: every user of this machine may read the key;"
+        f" chmod o= {web.key}\n"
+    ) in done.stdout

@@ -150,8 +150,10 @@ def test_what_the_image_fetches_has_a_version_and_hashes(lock: Path) -> None:
 
 def test_the_image_has_the_versions_that_are_tested() -> None:
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    names = {re.split("[<>=]", w)[0] for w in table["project"]["dependencies"]}
-    tested = set(table["project"]["optional-dependencies"]["dev"])
+    extras = table["project"]["optional-dependencies"]
+    needed = [*table["project"]["dependencies"], *extras["auth"]]
+    names = {re.split("[<>=]", requirement)[0] for requirement in needed}
+    tested = set(extras["dev"])
     for lock, wanted in (
         (LOCK, {pin for pin in tested if pin.partition("==")[0] in names}),
         (BUILD_LOCK, set(table["build-system"]["requires"])),

@@ -16,7 +16,7 @@ from exporter.errors import ConfigError
 ADDRESSES = ":PORT, HOST:PORT or [IPV6]:PORT with a port up to 65535"
 BUCKETS = "finite numbers above 0, each above the one before (+Inf is added by itself)"
 URL_PATH = "/ and then letters, digits or any of /._~-, but not /-/healthy or /-/ready"
-WEB_KEYS = "web.listen-address, web.telemetry-path, web.max-requests"
+WEB_KEYS = "web.listen-address, web.telemetry-path, web.config.file, web.max-requests"
 SECTIONS = "database, state, web, collector, query, label, log"
 
 WriteFile = Callable[[str], Path]
@@ -63,6 +63,7 @@ def test_without_any_source_the_defaults_hold() -> None:
         state_file=Path("data/exporter-state.json"),
         listen_addresses=(":8000",),
         telemetry_path="/metrics",
+        web_config_file=None,
         max_requests=40,
         collectors=frozenset(COLLECTORS),
         query_buckets=(
@@ -111,6 +112,7 @@ CASES = [
         {"listen_addresses": ("[::1]:1", "host:2", ":3")},
     ),
     Case("web.telemetry-path", "/a/b-c", "/a/b-c", {"telemetry_path": "/a/b-c"}),
+    Case("web.config.file", "w.yml", "w.yml", {"web_config_file": Path("w.yml")}),
     Case("web.max-requests", "0", "0", {"max_requests": 0}),
     *(
         Case(f"collector.{name}", "No", "no", {"collectors": {*COLLECTORS} - {name}})
@@ -158,7 +160,8 @@ def test_flag_beats_environment_beats_file(case: Case, write_file: WriteFile) ->
     is_switch = case.name.startswith("collector.")
     usual_flag = f"--{case.name}" + ("" if is_switch else f"={default}")
     file_flag = f"--config.file={write_file(f'{case.name}: {case.yaml}')}"
-    assert configure(file_flag, **{case.twin: default}) == configure()
+    if default:  # an empty variable counts as unset
+        assert configure(file_flag, **{case.twin: default}) == configure()
     assert configure(file_flag, usual_flag) == configure()
     assert configure(usual_flag, **{case.twin: case.text}) == configure()
     assert changes(configure(case.flag, **{case.twin: default})) == case.expected
@@ -170,6 +173,13 @@ def test_file_named_by_flag_beats_file_named_in_environment(
     path = write_file("label.limit: 7")
     assert configure("--config.file", path, HAKGAL_CONFIG_FILE="no").label_limit == 7
     assert configure("--config.file=", HAKGAL_CONFIG_FILE=str(path)) == configure()
+
+
+def test_section_in_a_section_is_opened(write_file: WriteFile) -> None:
+    path = write_file("web:\n  config:\n    file: w.yml\n")
+    assert changes(configure("--config.file", path)) == {
+        "web_config_file": Path("w.yml")
+    }
 
 
 def test_repeated_listen_address_adds_up() -> None:
@@ -397,7 +407,7 @@ def test_wrong_value_in_file_is_refused_with_its_line(
         ("databse: {performance: x}", "databse", "'database'?"),
         ("web.x: 1", "web.x", WEB_KEYS),
         ("web: {log: {level: info}}", "web.log", WEB_KEYS),
-        ("config.file: x", "config.file", SECTIONS),
+        ("config.file: x", "config.file", "'web.config.file'?"),
         ("5: 1", "5", SECTIONS),
         ("[web]: 1", "a list", SECTIONS),
         ('"a\\nb": 1', "a\nb", SECTIONS),

@@ -12,6 +12,7 @@ import pytest
 
 from tests.exporters import Command, file_flags, run
 from tests.servers import ROOT, Processes, wait_until
+from tests.webs import TLS, Web
 
 FACTS = "hexagonal_kb.db"
 EVENTS = "hakgal_performance.db"
@@ -81,6 +82,18 @@ def test_demo_says_where_to_look(demo: Command, tmp_path: Path) -> None:
         f"databases: {data / FACTS}, {data / EVENTS}",
         "Ctrl-C ends it.",
     ]
+
+
+def test_demo_with_tls_says_so(
+    processes: Processes, web: Web, tmp_path: Path, free_port: int
+) -> None:
+    directory = f"--demo.directory={tmp_path / 'data'}"
+    flags = directory, f"--web.config.file={web.write(TLS)}"
+
+    demo = Command(processes, free_port, *flags).start("demo")
+
+    url = f"https://127.0.0.1:{free_port}"
+    assert demo.output.startswith(f"metrics: {url}/metrics   overview: {url}/\n")
 
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])

@@ -126,3 +126,31 @@ def test_it_serves_on_several_addresses(
     command = Command(processes, free_port, *flags).start()
 
     assert command.output.count("msg=listening") == 2
+
+
+def test_mistakes_in_the_web_configuration_are_lines(folder: Path) -> None:
+    web = folder / "web.yml"
+    web.write_text("rate_limit: {}\nbasic_auth_users: {a: b}\n")
+
+    for command in ([], ["demo", f"--demo.directory={folder / 'demo'}"]):
+        done = run(*command, f"--web.config.file={web}")
+
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines() == [
+            f"hakgal-exporter: {web}:1: rate_limit: got what is not supported, want"
+            " --web.max-requests instead",
+            f"hakgal-exporter: {web}:2: basic_auth_users.a: got something else, want a"
+            " bcrypt hash, cost 04 to 16: $2y$10$…",
+        ]
+    assert not (folder / "demo").exists()
+
+
+def test_without_web_configuration_its_reader_is_not_loaded(folder: Path) -> None:
+    program = (
+        "import sys; from exporter.service import make_guard;"
+        "from exporter.config import load; from argparse import Namespace;"
+        "assert make_guard(load(Namespace(), {})) is None;"
+        "print(*{'exporter.guard', 'yaml', 'bcrypt'} & set(sys.modules))"
+    )
+
+    assert run(program=program).stdout == "\n"

@@ -48,6 +48,7 @@ def config_of(files: Files) -> Config:
         state_file=None,
         listen_addresses=(),
         telemetry_path="/metrics",
+        web_config_file=None,
         max_requests=0,
         collectors=frozenset(TABLE_COLLECTORS),
         query_buckets=(0.1, 1.0),
