@@ -12,7 +12,7 @@ from exporter.guard import Guard
 from exporter.watch import Watch
 from tests.certificates import names_of_localhost
 from tests.clients import Answer, Client, FakeSource, serving
-from tests.webs import CLIENTS, TLS, Web, basic, hash_of, users
+from tests.webs import CLIENTS, TLS, Web, basic, hash_of, serial, users
 
 HEADERS = """\
 http_server_config:
@@ -206,14 +206,6 @@ def test_tls_is_not_switched_off(web: Web, caplog: pytest.LogCaptureFixture) -> 
         with Client(address, web.trusting()) as client:
             assert client.get().status == 200
     assert "TLS switched off" in vars(caplog.records[-1])["fields"]["error"]
-
-
-def serial(client: Client) -> str:
-    """Return which certificate the server has shown."""
-    assert isinstance(client.socket, ssl.SSLSocket)
-    certificate = client.socket.getpeercert()
-    assert certificate
-    return str(certificate["serialNumber"])
 
 
 @pytest.mark.usefixtures("no_settling")

@@ -8,6 +8,7 @@ from pathlib import Path
 import bcrypt
 
 from tests.certificates import Authority, names_of_localhost
+from tests.clients import Client
 
 
 class Web:
@@ -65,3 +66,11 @@ def users(**passwords: str) -> str:
 def basic(user: str, password: str) -> str:
     """Return the Authorization header of a log-in."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def serial(client: Client) -> str:
+    """Return which certificate the server has shown."""
+    assert isinstance(client.socket, ssl.SSLSocket)
+    certificate = client.socket.getpeercert()
+    assert certificate
+    return str(certificate["serialNumber"])
