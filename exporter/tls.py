@@ -101,7 +101,7 @@ def _load(context: ssl.SSLContext, settings: TlsSettings) -> list[str]:
     if settings.client_ca:
         try:
             context.load_verify_locations(settings.client_ca.path)
-        except ssl.SSLError as error:
+        except OSError as error:  # SSLError is one; or the file has just gone
             wanted = "certificates of authorities, in PEM"
             problems.append(settings.client_ca.refusal(_reason(error), wanted))
         context.verify_mode = settings.client_auth
@@ -117,8 +117,8 @@ def _load_pair(context: ssl.SSLContext, settings: TlsSettings) -> list[str]:
         context.load_cert_chain(certificate.path, key.path, _refuse_passphrase)
     except _EncryptedKeyError:
         return [key.refusal("it is encrypted", "a key without a passphrase")]
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+    except OSError as error:
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
             wanted = f"the key of {str(certificate.path)!r}"
             return [key.refusal("it belongs to another certificate", wanted)]
         if not _has_certificate(certificate.path):
@@ -133,10 +133,11 @@ def _refuse_passphrase() -> str:
 
 def _has_certificate(path: Path) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    with suppress(ssl.SSLError):
+    with suppress(OSError):
         context.load_verify_locations(path)
     return context.cert_store_stats()["x509"] > 0
 
 
-def _reason(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).lower().replace("_", " ")
+def _reason(error: OSError) -> str:
+    reason = getattr(error, "reason", None) or error.strerror or str(error)
+    return str(reason).lower().replace("_", " ")

@@ -42,7 +42,7 @@ class Field:
                 self.refuse("a mapping")
             return fields
         for key, value in self.node.value:
-            is_text = isinstance(key, yaml.ScalarNode) and not is_null(key)
+            is_text = _is_text(key) and not is_null(key)
             last = key.value if is_text else describe(key)
             name = f"{self.name}.{last}".removeprefix(".")
             line = key.start_mark.line + 1
@@ -69,8 +69,7 @@ class Field:
 
     def text(self, wanted: str) -> str | None:
         """Return a text, which is not empty; None if it is none."""
-        is_text = isinstance(self.node, yaml.ScalarNode) and self.node.value
-        if is_text and self.node.tag.endswith(":str"):
+        if _is_text(self.node) and self.node.value and self.node.tag.endswith(":str"):
             return str(self.node.value)
         self.refuse(wanted)
         return None
@@ -94,3 +93,8 @@ class Field:
     def _at(self, node: yaml.Node) -> "Field":
         line = node.start_mark.line + 1
         return Field(self.path, line, self.name, node, self.problems)
+
+
+def _is_text(node: yaml.Node) -> bool:
+    """Tell whether a node is a word that can be shown in a line, and be in a path."""
+    return isinstance(node, yaml.ScalarNode) and str(node.value).isprintable()

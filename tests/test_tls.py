@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from exporter import tls_stream
 from exporter.guard import Guard
 from exporter.server import Server
 from tests.clients import WAIT_SECONDS, Client, FakeSource, serving
+from tests.servers import wait_until
 from tests.webs import CLIENTS, TLS, Web, users
 
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -61,17 +63,34 @@ def test_large_page_comes_whole(web: Web, version: ssl.TLSVersion) -> None:
         assert client.get("/-/healthy").status == 200
 
 
-@each_version
-def test_end_is_said_in_tls(web: Web, version: ssl.TLSVersion) -> None:
+def test_end_is_said_in_tls(web: Web) -> None:
     with (
         serving_tls(web.write(TLS)) as address,
-        Client(address, web.trusting(highest=version)) as client,
+        Client(address, web.trusting()) as client,
     ):
         assert client.get(connection="close").headers["connection"] == "close"
-        assert isinstance(client.socket, ssl.SSLSocket)
         # An end without goodbye raises then.
         client.socket.suppress_ragged_eofs = False  # type: ignore[attr-defined]
         assert client.socket.recv(1) == b""
+
+
+@each_version
+@pytest.mark.parametrize("knows_tickets", [True, False])
+def test_no_session_is_kept(
+    web: Web, version: ssl.TLSVersion, knows_tickets: bool
+) -> None:
+    context = web.trusting(highest=version)
+    if not knows_tickets:
+        context.options |= ssl.OP_NO_TICKET
+    guard = Guard(web.write(TLS))
+    with serving(FakeSource(), guard=guard) as address:
+        for _ in range(5):
+            with Client(address, context) as client:
+                assert client.get("/-/healthy", connection="close").status == 200
+                assert client.is_closed()
+    tls = guard._config.tls
+    assert tls
+    wait_until(lambda: tls.context.session_stats()["number"] == 0, WAIT_SECONDS)
 
 
 def test_http_1_1_is_negotiated(web: Web) -> None:
@@ -343,3 +362,7 @@ def test_no_connection_stays_open_after_a_handshake_that_failed(web: Web) -> Non
                 pass
         with Client(address, web.trusting()) as client:
             assert client.get().status == 200
+
+
+def test_address_that_is_none_matches_nothing() -> None:
+    assert tls_stream._name("IP Address", "<invalid>") == "<invalid>"

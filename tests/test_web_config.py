@@ -3,10 +3,13 @@
 import os
 import ssl
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import yaml
 
+from exporter import web_config
 from exporter.errors import ConfigError
 from exporter.watch import Watch
 from exporter.web_config import WebConfig, read
@@ -165,6 +168,19 @@ REFUSED = [
     (
         "basic_auth_users: {~: a}",
         "1: basic_auth_users.nothing: got nothing, want text as a name",
+    ),
+    (
+        'basic_auth_users: {"a\\nb": a}',
+        "1: basic_auth_users.text 'a\\nb': got text 'a\\nb', want text as a name",
+    ),
+    (
+        'basic_auth_users: {"\\ud800": a}',
+        "1: basic_auth_users.text '\\ud800': got text '\\ud800', want text as a name",
+    ),
+    (
+        'tls_server_config: {cert_file: "a\\0b", key_file: "\\ud800"}',
+        "1: tls_server_config.cert_file: got text 'a\\x00b', want a path",
+        "1: tls_server_config.key_file: got text '\\ud800', want a path",
     ),
     ("basic_auth_users: {a: secret}", f"1: basic_auth_users.a: {HASH}"),
     ("basic_auth_users: {a: }", f"1: basic_auth_users.a: {HASH}"),
@@ -405,6 +421,31 @@ def test_files_that_hold_something_else_are_refused(content: bytes, web: Web) ->
 
         assert problem.startswith(place % (line, key, file)), problem
         (path.parent / file).write_bytes(good)
+
+
+@pytest.mark.parametrize("name", ["server.crt", "server.key", "clients.pem"])
+def test_file_that_goes_while_it_is_read_is_refused(
+    name: str, web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = web.write(CLIENTS)
+    gone = path.parent / name
+    content = gone.read_bytes()
+
+    def read_and_remove(file: Path) -> bytes:
+        if file == gone:
+            gone.unlink()
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_remove)
+    monkeypatch.setattr(web_config, "read_mapping", partial(parse, path.read_text()))
+
+    (problem,) = problems(path)
+
+    assert "no such file or directory" in problem
+
+
+def parse(text: str, *_: object) -> yaml.Node | None:
+    return yaml.compose(text, Loader=yaml.SafeLoader)
 
 
 def test_expired_certificate_is_no_error(web: Web) -> None:
