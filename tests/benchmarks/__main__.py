@@ -16,6 +16,7 @@ from tests.benchmarks.dashboards import dashboards
 from tests.benchmarks.floor import floor
 from tests.benchmarks.machine import Machine
 from tests.benchmarks.pages import flatness, node_exporter, query_exporter
+from tests.benchmarks.recording import recording
 from tests.benchmarks.report import Line
 from tests.benchmarks.starting import first_fold, meanwhile, restart
 from tests.benchmarks.steady import crowd, idle, memory
@@ -34,6 +35,7 @@ GROUPS: Mapping[str, Callable[[Bench], Iterator[Line]]] = {
     "commits": commits,
     "catching_up": catching_up,
     "crowd": crowd,
+    "recording": recording,
     "dashboards": dashboards,
 }
 CACHE = ROOT / "data" / "bench"
