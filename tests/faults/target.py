@@ -90,6 +90,8 @@ class Target:
         self.log = folder / "exporter.log"
         self.starts = 0
         self.crashes: list[str] = []
+        self.around: tuple[str, ...] = ()  # a command that starts the interpreter
+        self.program: tuple[str, ...] = ("-m", "exporter")
         self._port = _find_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._flags = (
@@ -99,6 +101,12 @@ class Target:
             f"--query.buckets={' '.join(map(str, QUERY_BUCKETS))}",
             f"--label.limit={LABEL_LIMIT}",
         )
+
+    @property
+    def pid(self) -> int:
+        """Return the number of its process."""
+        assert self._process
+        return self._process.pid
 
     @property
     def is_up(self) -> bool:
@@ -112,7 +120,7 @@ class Target:
         self.starts += 1
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "exporter", *self._flags, address],
+                [*self.around, sys.executable, *self.program, *self._flags, address],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

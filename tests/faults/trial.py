@@ -136,10 +136,12 @@ class Trial:
         for page in sorted(pages, key=lambda page: page.ended):
             self._judge(page, is_quiet=False)
 
-    def scrape(self, *, patiently: bool = False) -> Page | None:
+    def scrape(
+        self, *, patiently: bool = False, asking: Asking | None = None
+    ) -> Page | None:
         """Scrape while nothing is written."""
         self._expose()
-        asking = self.ask(patiently=patiently)
+        asking = asking or self.ask(patiently=patiently)
         page = self.target.scrape(asking)
         self.tell(f"scrape {asking.timeout_seconds}")
         if page:

@@ -1,0 +1,196 @@
+"""Damage: files truncated, overwritten, with flipped bits, replaced, half left behind.
+
+What is damaged is put back as it was, and rows are written on: then all must be counted
+as if nothing had been. Only where SQLite itself reads other rows out of a damaged file,
+and says nothing of it (its pages have no checksum), nobody could do that; how often is
+said.
+"""
+
+import os
+import shutil
+import sqlite3
+import time
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from random import Random
+
+from tests.databases import App
+from tests.faults.store import Store
+from tests.torture.report import Effort, Fault, Found
+from tests.torture.scene import (
+    Content,
+    Scene,
+    collectors,
+    put_files,
+    read_files,
+    take,
+    take_crashed,
+)
+
+PAGE_BYTES = 4096
+MOST_ROWS = 300
+PROBE_SECONDS = 2.0
+PIECE_ROWS = 10
+NEAR_BOUNDARY = (0, 1, 100, PAGE_BYTES - 1)
+
+
+def play_truncated(effort: Effort) -> Found:
+    """Cut the file at each page boundary and beside it, look, put it back."""
+    with Scene(effort) as scene:
+        _fill(scene)
+        tries = effort.times(600)
+        while scene.found.tried < tries:
+            store = scene.rng.choice(scene.trial.stores)
+            store.mode = scene.rng.choice(("wal", "delete"))
+            whole = len(take(store)[""])
+            lengths = {n + m for n in range(0, whole, PAGE_BYTES) for m in NEAR_BOUNDARY}
+            for length in scene.rng.sample(sorted(lengths), min(40, len(lengths))):
+                with scene.attempt(f"{length} of {whole} bytes"):
+                    _truncate(scene, store, length)
+        return scene.finish()
+
+
+def _truncate(scene: Scene, store: Store, length: int) -> None:
+    scene.trial.write(most=MOST_ROWS)
+    good = take(store)
+    cut = good[""][: min(length, len(good[""]) - 1)]
+    put_files(store.path, {"": cut})
+    scene.look(*collectors(store))
+    put_files(store.path, good)
+    if scene.rng.random() < 0.5:
+        scene.trial.write(most=MOST_ROWS)
+
+
+def play_overwritten(effort: Effort) -> Found:
+    """Write something else over the file or a part of it, look, put it back."""
+    with Scene(effort) as scene:
+        _fill(scene)
+        for _ in range(effort.times(300)):
+            with scene.attempt("overwritten"):
+                _play_damage(scene, _overwrite)
+        return _finish(scene)
+
+
+def _overwrite(rng: Random, good: Content) -> Content:
+    whole = good[""]
+    pages = len(whole) // PAGE_BYTES
+    start = rng.randrange(pages) * PAGE_BYTES
+    length = rng.randint(1, pages) * PAGE_BYTES
+    part = rng.choice((bytes(length), rng.randbytes(length), whole[:length]))
+    damaged = whole[:start] + part + whole[start + length :]
+    return {**good, "": damaged[: len(whole)]}
+
+
+def play_flips(what: str, effort: Effort) -> Found:
+    """Flip bits, look, flip them back; with the log as a crash leaves it."""
+    with Scene(effort) as scene:
+        _fill(scene)
+        for _ in range(effort.times(500 if what == "" else 300)):
+            with scene.attempt(f"bits of {what or 'the database'}"):
+                _play_damage(scene, partial(_flip, what), crashed=bool(what))
+        return _finish(scene)
+
+
+def _flip(suffix: str, rng: Random, good: Content) -> Content:
+    damaged = bytearray(good[suffix])
+    for _ in range(rng.choice((1, 1, 2, 10, 100))):
+        # A third of them where the structure is: the first bytes of a page.
+        place = rng.randrange(len(damaged))
+        if rng.random() < 0.3:
+            place = min(place // PAGE_BYTES * PAGE_BYTES + place % 100, place)
+        damaged[place] ^= 1 << rng.randrange(8)
+    return {**good, suffix: bytes(damaged)}
+
+
+def _play_damage(scene, damage, crashed: bool = False) -> None:  # type: ignore[no-untyped-def]
+    trial, rng = scene.trial, scene.rng
+    store = rng.choice(trial.stores)
+    store.mode = "wal" if crashed else rng.choice(("wal", "delete"))
+    if rng.random() < 0.5:
+        trial.settle()
+    for name in store.tables:
+        trial.insert(store, name, rng.randint(1, MOST_ROWS))
+    if rng.random() < 0.5:
+        trial.settle()
+    good = (take_crashed if crashed else take)(store)
+    damaged = damage(rng, good)
+    put_files(store.path, good)
+    truth = probe(store)
+    put_files(store.path, damaged)
+    found = probe(store)
+    scene.is_readable = is_true(found, truth)
+    for _ in range(rng.randint(1, 3)):
+        scene.look(strict=False)
+    put_files(store.path, good)
+    if rng.random() < 0.5:
+        trial.settle()
+    trial.write(most=MOST_ROWS)
+
+
+def probe(store: Store) -> list[object]:
+    """Return what SQLite reads out of files that nobody writes, None where it refuses.
+
+    In pieces, because the exporter may have to read a whole part of a damaged file.
+    """
+    mode = "readonly_shm=1" if Path(f"{store.path}-shm").exists() else "immutable=1"
+    uri = f"{store.path.as_uri()}?mode=ro&{mode}"
+    with closing(sqlite3.connect(uri, uri=True, timeout=0.1)) as db:
+        db.text_factory = bytes
+        until = time.monotonic() + PROBE_SECONDS
+        db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+        return [_ask(db, query) for query in _queries(store)]
+
+
+def is_true(found: list[object], truth: list[object]) -> bool:
+    """Tell whether SQLite read nothing that was not written, if it read at all."""
+    return all(a is None or a == b for a, b in zip(found, truth, strict=True))
+
+
+def _ask(db: sqlite3.Connection, query: str) -> object:
+    try:
+        return db.execute(query).fetchall()
+    except (sqlite3.Error, OverflowError):
+        return None
+
+
+def _queries(store: Store) -> list[str]:
+    """Return what reads all there is: ids, rows, and the row after each id."""
+    queries = []
+    for name, table in store.tables.items():
+        queries += [
+            f"SELECT seq FROM sqlite_sequence WHERE name = '{name}'",
+            f"SELECT MIN(id), MAX(id) FROM {name}",
+            f"SELECT COUNT(*) FROM {name} WHERE id > {table.last}",
+        ]
+        for start in range(0, table.last, PIECE_ROWS):
+            rows = f"id > {start} AND id <= {start + PIECE_ROWS}"
+            queries.append(f"SELECT * FROM {name} WHERE {rows}")
+            queries.append(f"SELECT MIN(id) FROM {name} WHERE id > {start}")
+    return queries
+
+
+def _fill(scene: Scene) -> None:
+    for store in scene.trial.stores:
+        for name in store.tables:
+            scene.trial.insert(store, name, 1500)
+    scene.trial.settle()
+
+
+def _finish(scene: Scene) -> Found:
+    found, misled = scene.finish(), scene.misled
+    if misled:
+        found.notes.append(
+            f"{misled['tried']} times SQLite read other rows without a word:"
+            f" {misled['lost']} lost, {misled['doubled']} doubled by that"
+        )
+    return found
+
+
+FAULTS = (
+    Fault("files", "truncated at each page boundary and beside", play_truncated),
+    Fault("files", "overwritten in place", play_overwritten),
+    Fault("files", "bits of the database flipped", partial(play_flips, "")),
+    Fault("files", "bits of the -wal flipped", partial(play_flips, "-wal")),
+    Fault("files", "bits of the -shm flipped", partial(play_flips, "-shm")),
+)
