@@ -160,17 +160,29 @@ def resume(
 ) -> Life:
     """Return ``life`` as this table goes on with it, behind all rows that were read.
 
-    Where the table parts from it, rows no newer than the last that was read follow:
-    another of the ``lives`` has read them, but does not remember them.
+    Where the table parts from it, or it ended, rows no newer than the last that was
+    read follow: another of the ``lives`` has read them, but does not remember them.
     """
     place = locate(db, table, life, high_water, same_file=False)
-    if place.reason is None:
+    if place.reason is None and not _is_continued(db, table, life, lives):
         return life
     moments = (life.newest for life in lives if life.newest is not None)
     newest, after = max(moments, default=None), place.cursor
     cursor = _first_newer(db, table, newest, after, high_water, after + 1) - 1
     known = remember(db, table, forget_after(life.known, after), cursor)
     return Life(cursor, known, newest)
+
+
+def _is_continued(
+    db: sqlite3.Connection, table: Table, life: Life, lives: Sequence[Life]
+) -> bool:
+    """Say whether another life has read this very table beyond where ``life`` ended."""
+    for other in lives:
+        if other is not life and other.cursor > life.cursor:
+            match, *others = _compare(db, table, other.known, WHOLE)
+            if match is not None and others == [None, None]:
+                return True
+    return False
 
 
 def refresh(db: sqlite3.Connection, table: Table, known: Fingerprints) -> Fingerprints:
@@ -272,7 +284,8 @@ def _fingerprints(
         (low, high, limit),
     )
     lasting = 1 + len(table.lasting)
-    return {row[0]: _fingerprint(row[:lasting], row) for row in rows.fetchall()}
+    # One at a time: each may be a megabyte long.
+    return {row[0]: _fingerprint(row[:lasting], row) for row in rows}
 
 
 def _fingerprint(lasting: tuple[object, ...], whole: tuple[object, ...]) -> int:
@@ -319,14 +332,16 @@ def _first_newer(
     while low < high:
         middle = (low + high) // 2
         found = db.execute(
-            f"SELECT id, timestamp FROM {table.name} WHERE id >= ? AND id < ?"
+            f"SELECT id, timestamp FROM {table.name} WHERE id BETWEEN ? AND ?"
             " ORDER BY id LIMIT 1",
-            (middle, high),
+            (middle, high - 1),
         ).fetchone()
         if found and is_old(*found):
             low = middle + 1
         else:
             high = middle
+    if low > end:
+        return low
     any_left = f"SELECT 1 FROM {table.name} WHERE id BETWEEN ? AND ? LIMIT 1"
     return low if db.execute(any_left, (low, end)).fetchone() else end + 1
 

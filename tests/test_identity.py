@@ -389,6 +389,31 @@ def test_backup_that_only_a_past_life_knows_counts_once(files: Files) -> None:
     story.check()
 
 
+def test_backup_behind_where_a_past_life_ended_counts_once(files: Files) -> None:
+    """A past life remembers rows further on, but has not read as far."""
+    story = begin(files)
+    older = story.file.backup()
+    story.write(5)
+    newer = story.file.backup("newer.db")
+    story.check()
+    for restored, backup in enumerate((older, newer), 1):
+        story.file.restore(backup)
+        story.resets = {"backup_restored": restored}
+        story.check()
+    story.write(45)
+    story.check()
+    middle = story.file.backup("middle.db")
+    for _ in range(10):
+        story.write(WINDOW // 2)
+        story.check()
+    assert not [row for row in remembered_ids(story) if 1 < row <= 60]
+    story.file.restore(middle)
+    story.resets = {"backup_restored": 3}
+    story.check()
+    story.write(3)
+    story.check()
+
+
 def test_rows_of_an_emptied_table_are_not_missed_far_back(files: Files) -> None:
     story = begin(files)
     story.prune()
