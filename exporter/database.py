@@ -239,9 +239,7 @@ class Database:
         )
         try:
             connection.text_factory = _text
-            connection.set_progress_handler(
-                lambda: time.monotonic() > deadline, STEPS_PER_CHECK
-            )
+            limit(connection, deadline)
             # A build may map files by default; a truncated one would then kill us.
             connection.execute("PRAGMA mmap_size = 0")
             connection.execute("BEGIN")
@@ -304,6 +302,11 @@ class Database:
         self, reason: str, kind: type[DatabaseError] = DatabaseError
     ) -> DatabaseError:
         return kind(f"cannot read the {self.name} database {self.path}: {reason}")
+
+
+def limit(db: sqlite3.Connection, deadline: float) -> None:
+    """Interrupt whatever statement goes on beyond a moment of the monotonic clock."""
+    db.set_progress_handler(lambda: time.monotonic() > deadline, STEPS_PER_CHECK)
 
 
 def release(db: sqlite3.Connection) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from exporter.collectors import Storage, TableCollector
 from exporter.collectors.storage import Measured
-from exporter.database import Database, Look, release
+from exporter.database import Database, Look, limit, release
 from exporter.errors import DatabaseError
 from exporter.isolation import Outcome, isolate
 from exporter.tail import Ahead, Reading, State, Tail
@@ -20,6 +20,7 @@ from exporter.worker import Worker
 T = TypeVar("T")
 
 FOLD_SHARE = 0.5  # of a scrape's time; the rest of a backlog is folded after it
+TABLE_SHARE = 0.75  # of the time left: a statement that never ends costs its table only
 IDLE_READ_SECONDS = 0.25  # then the file is looked at anew
 PARTNER_ROWS = 50_000  # a backlog that is worth a second connection
 IDLE_SECONDS = 1.0  # limit for one step between scrapes; a scrape may wait for it
@@ -148,7 +149,10 @@ class Source:
                 stop = until if state.complete else now
                 enough = partial(_is_past, stop)
                 work = partial(self._table, db, look, name, enough)
+                started = time.monotonic()
+                limit(db, started + TABLE_SHARE * (deadline - started))
                 found.readings[name] = self._isolate(work)
+        limit(db, deadline)
         if self.storage and "storage" in names:
             found.storage = self._isolate(partial(_measure, self.storage, db, look))
         return found

@@ -123,6 +123,22 @@ def error(found: Pass, name: str) -> str:
     return str(failure)
 
 
+def test_table_that_never_ends_costs_only_itself(files: Files, reader: Reader) -> None:
+    files.add_query()
+    files.add_cache()
+    files.performance.run("ALTER TABLE query_times RENAME TO aside")
+    files.performance.run(
+        "CREATE VIEW query_times AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL"
+        " SELECT id + 1 FROM n) SELECT n.id + aside.id AS id, timestamp, query_time,"
+        " query_type, success FROM n, aside"
+    )
+    found = reader.scrape(seconds=0.5)
+    assert "the scrape's time was up" in error(found, "queries")
+    assert reader.rows("cache_events") == 1
+    assert found.storage
+    assert found.storage.error is None
+
+
 def test_scrape_reads_what_is_new(files: Files, reader: Reader) -> None:
     for number in (1, 2, 3):
         files.add_query()
