@@ -292,11 +292,14 @@ class Database:
 
     def _sibling_stat(self, suffix: str) -> os.stat_result | None:
         try:
-            return os.stat(self._sibling(suffix))
+            stat = os.stat(self._sibling(suffix))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self._error(f"{error.strerror}; check its permissions") from error
+        if not S_ISREG(stat.st_mode):  # to open a pipe would never end
+            raise self._error(f"its {suffix} is not a regular file; remove it")
+        return stat
 
     def _error(
         self, reason: str, kind: type[DatabaseError] = DatabaseError

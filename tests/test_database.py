@@ -397,6 +397,15 @@ def test_what_is_no_file_is_refused(
     assert f"cannot read the performance database {path}: " in message
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm"])
+def test_pipe_beside_the_file_is_never_opened(wal_path: Path, suffix: str) -> None:
+    """To open it would wait for ever for somebody who writes."""
+    for side in ("-wal", "-shm"):
+        sibling(wal_path, side).unlink(missing_ok=True)
+    os.mkfifo(sibling(wal_path, suffix))
+    assert f"its {suffix} is not a regular file" in refusal(wal_path)
+
+
 def test_missing_folder_is_not_made(tmp_path: Path) -> None:
     assert "does not exist (yet)" in refusal(tmp_path / "folder" / "x.db")
     assert not list(tmp_path.iterdir())
