@@ -173,7 +173,8 @@ class Fold:
             series.counts[key % self._bounds] += number
             series.total += total
         if slow:
-            for row in db.execute(self._others, bound).fetchall():
+            # One at a time: they are few, or each may be a megabyte long.
+            for row in db.execute(self._others, bound):
                 self._add(counts, *row)
         return rows
 
@@ -234,9 +235,10 @@ def clean_label(value: object) -> str:
     if value is None:
         return UNKNOWN
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    text = text[:LABEL_LENGTH]
     # A NUL ends the page for Prometheus' parser; other controls help nobody.
     printable = "".join(c if c >= " " and c != "\x7f" else "\ufffd" for c in text)
-    return printable[:LABEL_LENGTH] or UNKNOWN
+    return printable or UNKNOWN
 
 
 def _objection(table: Table, flag: object, value: object) -> str | None:
@@ -260,7 +262,7 @@ def _key_sql(table: Table, labels: int, bounds: int) -> str:
     """Return the expression for (label * 2 + flag) * bounds + bucket, else NULL."""
     parts = [_bucket_sql(table, 0, len(table.buckets))]
     if table.flag:
-        parts.append(f"CASE {table.flag} WHEN 0 THEN 0 WHEN 1 THEN {bounds} END")
+        parts.append(f"CASE +{table.flag} WHEN 0 THEN 0 WHEN 1 THEN {bounds} END")
     if table.label:
         cases = " ".join(f"WHEN :label{n} THEN {n * 2 * bounds}" for n in range(labels))
         parts.append(f"CASE {table.label} {cases} END")
@@ -268,9 +270,13 @@ def _key_sql(table: Table, labels: int, bounds: int) -> str:
 
 
 def _bucket_sql(table: Table, low: int, high: int) -> str:
-    """Return a binary search over the bounds; only its two ends meet odd values."""
-    value, last = table.value, len(table.buckets)
-    if value is None:
+    """Return a binary search over the bounds; only its two ends meet odd values.
+
+    The plus takes the column's affinity away: text is not compared with numbers as if
+    these were text, should the column have been made for text.
+    """
+    value, last = f"+{table.value}", len(table.buckets)
+    if table.value is None:
         return str(last + 1)
     if low < high:
         middle = (low + high) // 2

@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import tracemalloc
 from bisect import bisect_left
 from contextlib import closing
 from dataclasses import replace
@@ -309,6 +310,41 @@ def test_missing_value_counts_in_no_bucket_where_it_may_be_missing() -> None:
     counts = fold_rows(CACHE, [Row(value=None), Row(value=1)])
     assert counts.series["", 1].counts == [0, 0, 0, 1, 0, 0, 1]
     assert counts.series["", 1].total == 1
+
+
+def test_column_made_for_text_holds_no_numbers() -> None:
+    """Compared as text, 10.0 would be less than 5.0."""
+    columns = "id INTEGER PRIMARY KEY, query_type, query_time TEXT, success"
+    counts = Counts.zero(QUERIES)
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute(f"CREATE TABLE query_times({columns})")
+        db.execute("INSERT INTO query_times VALUES (1, 'add_fact', 10.0, 1)")
+        db.execute("INSERT INTO query_times VALUES (2, 'add_fact', 0.05, 1)")
+        Fold(QUERIES).fold(db, counts, 0, 2)
+    assert counts.rejected["not_a_number"] == 2
+    assert sum(totals(counts).values()) == 0
+
+
+def test_flag_in_a_column_made_for_text_is_no_boolean() -> None:
+    columns = "id INTEGER PRIMARY KEY, hit TEXT, response_time REAL"
+    counts = Counts.zero(CACHE)
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute(f"CREATE TABLE cache_events({columns})")
+        db.execute("INSERT INTO cache_events VALUES (1, 1, 0.05)")
+        Fold(CACHE).fold(db, counts, 0, 1)
+    assert counts.rejected["not_a_boolean"] == 1
+
+
+def test_long_labels_are_held_one_at_a_time() -> None:
+    rows = [Row(label=f"{n}{'x' * 1_000_000}") for n in range(30)]
+    counts = Counts.zero(QUERIES)
+    with closing(database(QUERIES, rows)) as db:
+        tracemalloc.start()
+        Fold(QUERIES).fold(db, counts, 0, 30)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert sum(totals(counts).values()) == 30
+    assert peak < 10_000_000
 
 
 @pytest.mark.parametrize(
