@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from exporter.database import Look, release
+from exporter.errors import DatabaseError
 from exporter.fold import Counts, Fold, Table
 from exporter.identity import (
     Fingerprints,
@@ -203,6 +204,8 @@ class Tail:
         (first,) = db.execute(
             f"SELECT MIN(id) FROM {self.table.name} WHERE id > ?", (state.cursor,)
         ).fetchone()
+        if first is not None and first <= state.cursor:
+            raise _damaged(self.table)
         last, rows = high_water, 0
         if first is not None:
             slices = max(1, int(SPAN_SECONDS / self._slice_seconds)) if partner else 1
@@ -263,10 +266,17 @@ class Tail:
     def _high_water(self, db: sqlite3.Connection) -> int:
         """Return the largest id ever given out; a deleted row does not lower it."""
         (largest,) = db.execute(f"SELECT MAX(id) FROM {self.table.name}").fetchone()
+        if not isinstance(largest, int | None):
+            raise DatabaseError(
+                f"cannot read the table {self.table.name}: its ids are not whole"
+                " numbers; the schema must be HAK/GAL's"
+            )
+        # Cast as SQLite itself does when it gives out the next id.
         row = db.execute(
-            "SELECT seq FROM sqlite_sequence WHERE name = ?", (self.table.name,)
+            "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = ?",
+            (self.table.name,),
         ).fetchone()
-        return max(largest or 0, row[0] if row else 0)
+        return max(largest or 0, (row and row[0]) or 0)
 
     def _time(self, db: sqlite3.Connection, upto: int) -> float | None:
         """Return the time of the newest row up to an id."""
@@ -286,8 +296,20 @@ def _fold(
     for start in range(after, upto, SLICE_ROWS):
         if rows:
             release(db)
-        rows += fold.fold(db, counts, start, min(start + SLICE_ROWS, upto))
+        end = min(start + SLICE_ROWS, upto)
+        found = fold.fold(db, counts, start, end)
+        if found > end - start:
+            raise _damaged(fold.table)
+        rows += found
     return rows
+
+
+def _damaged(table: Table) -> DatabaseError:
+    """Return what to say where ids are out of order or given twice."""
+    return DatabaseError(
+        f"cannot read the table {table.name}: its ids are not unique and in order;"
+        " check it with 'PRAGMA integrity_check'"
+    )
 
 
 def _turned(state: State, life: Life, goes_on: Life, file: tuple[int, ...]) -> State:

@@ -343,6 +343,41 @@ def test_largest_id_of_all(story: Story) -> None:
     story.check()
 
 
+@pytest.mark.parametrize("seq", ["'text'", "NULL", "x'ff'", "1.5", "-3"])
+def test_sequence_edited_by_hand(story: Story, seq: str) -> None:
+    name = story.table.name
+    story.file.run(f"UPDATE sqlite_sequence SET seq = {seq} WHERE name = '{name}'")
+    story.check()
+    story.write(3)
+    story.check()
+
+
+def test_ids_that_are_no_numbers_are_refused(files: Files) -> None:
+    story = Story(files)
+    story.file.run("ALTER TABLE query_times RENAME TO aside")
+    story.file.run("CREATE TABLE query_times AS SELECT * FROM aside")
+    story.file.run("INSERT INTO query_times(id) VALUES ('n')")
+    with pytest.raises(DatabaseError, match="its ids are not whole numbers"):
+        story.scrape()
+
+
+def test_ids_given_twice_are_refused(files: Files) -> None:
+    """As in a damaged file: more rows than ids would be fewer than no missed rows."""
+    story = Story(files)
+    story.scrape()
+    story.write(10)
+    story.check()
+    story.file.run("ALTER TABLE query_times RENAME TO aside")
+    story.file.run("CREATE TABLE query_times AS SELECT * FROM aside")
+    story.file.run("INSERT INTO query_times(id) VALUES (11), (11), (11)")
+    with pytest.raises(DatabaseError, match="its ids are not unique and in order"):
+        story.scrape()
+    story.file.run("DROP TABLE query_times")
+    story.file.run("ALTER TABLE aside RENAME TO query_times")
+    story.write(2)
+    story.check()
+
+
 def test_backup_restored_after_the_largest_id(files: Files) -> None:
     story = Story(files, spread=True)
     story.scrape()
