@@ -30,7 +30,8 @@ NOBODY = 65534
 # The interpreter may lie where that user cannot start it, so it changes after that,
 # and it ends at once, because what measures coverage could not write either.
 AS_NOBODY = f"""
-import os, sys, encodings.idna, exporter.check, exporter.guard, exporter.service
+import os, sys, encodings.ascii, encodings.idna
+import exporter.check, exporter.guard, exporter.service
 from exporter.cli import main
 os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})
 code = main()

@@ -74,7 +74,7 @@ def _query(rng: random.Random) -> Drawn:
         odd, flag, key = _odd(rng, value, *_ODD_FLAGS, _NULL)
         return Drawn((odd, label, flag), key)
     outcome = "success" if success else "failure"
-    key = _counted(_known(label, QUERY_TYPES), outcome, QUERY_BUCKETS, value)
+    key = place_of(_known(label, QUERY_TYPES), outcome, QUERY_BUCKETS, value)
     # Numbers in text are numbers, by the column's affinity.
     written = repr(value) if rng.random() < 0.01 else value
     return Drawn((written, label, success), key, value)
@@ -89,7 +89,7 @@ def _lookup(rng: random.Random) -> Drawn:
     if rng.random() < ODD_SHARE:
         odd, flag, key = _odd(rng, value, *_ODD_FLAGS)
         return Drawn((flag, cache_key, odd), key)
-    key = _counted("", result, RESPONSE_BUCKETS, value)
+    key = place_of("", result, RESPONSE_BUCKETS, value)
     return Drawn((hit, cache_key, value), key, value)
 
 
@@ -99,7 +99,7 @@ def _fact(rng: random.Random) -> Drawn:
     if rng.random() < ODD_SHARE:
         odd, _, key = _odd(rng, value)
         return Drawn((statement, odd), key)
-    key = _counted("", "", CONFIDENCE_BUCKETS, value)
+    key = place_of("", "", CONFIDENCE_BUCKETS, value)
     return Drawn((statement, value), key, value)
 
 
@@ -135,7 +135,8 @@ def _value(rng: random.Random, largest: float, buckets: tuple[float, ...]) -> fl
     return largest * rng.random() ** 3
 
 
-def _counted(label: str, outcome: str, buckets: tuple[float, ...], value: float) -> Key:
+def place_of(label: str, outcome: str, buckets: tuple[float, ...], value: float) -> Key:
+    """Return what a row that counts becomes."""
     place = bisect_left(buckets, value)
     bound = buckets[place] if place < len(buckets) else math.inf
     return "counted", label, outcome, repr(bound)

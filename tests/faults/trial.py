@@ -137,15 +137,19 @@ class Trial:
             self._judge(page, is_quiet=False)
 
     def scrape(
-        self, *, patiently: bool = False, asking: Asking | None = None
+        self,
+        *,
+        patiently: bool = False,
+        asking: Asking | None = None,
+        is_quiet: bool = True,
     ) -> Page | None:
-        """Scrape while nothing is written."""
+        """Scrape; ``is_quiet`` while nothing is written and everything can be read."""
         self._expose()
         asking = asking or self.ask(patiently=patiently)
         page = self.target.scrape(asking)
         self.tell(f"scrape {asking.timeout_seconds}")
         if page:
-            self._judge(page, is_quiet=True)
+            self._judge(page, is_quiet=is_quiet)
         return page
 
     def settle(self) -> None:

@@ -7,29 +7,30 @@ said.
 """
 
 import os
-import shutil
 import sqlite3
 import time
-from contextlib import closing, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
 
 from tests.databases import App
+from tests.faults import data_faults
 from tests.faults.store import Store
+from tests.faults.target import Scraping
 from tests.torture.report import Effort, Fault, Found
 from tests.torture.scene import (
     Content,
     Scene,
     collectors,
     put_files,
-    read_files,
     take,
     take_crashed,
 )
 
 PAGE_BYTES = 4096
-MOST_ROWS = 300
+MOST_ROWS = 100
 PROBE_SECONDS = 2.0
 PIECE_ROWS = 10
 NEAR_BOUNDARY = (0, 1, 100, PAGE_BYTES - 1)
@@ -39,12 +40,14 @@ def play_truncated(effort: Effort) -> Found:
     """Cut the file at each page boundary and beside it, look, put it back."""
     with Scene(effort) as scene:
         _fill(scene)
-        tries = effort.times(600)
+        tries = effort.times(200)
         while scene.found.tried < tries:
             store = scene.rng.choice(scene.trial.stores)
             store.mode = scene.rng.choice(("wal", "delete"))
             whole = len(take(store)[""])
-            lengths = {n + m for n in range(0, whole, PAGE_BYTES) for m in NEAR_BOUNDARY}
+            lengths = {
+                n + m for n in range(0, whole, PAGE_BYTES) for m in NEAR_BOUNDARY
+            }
             for length in scene.rng.sample(sorted(lengths), min(40, len(lengths))):
                 with scene.attempt(f"{length} of {whole} bytes"):
                     _truncate(scene, store, length)
@@ -66,7 +69,7 @@ def play_overwritten(effort: Effort) -> Found:
     """Write something else over the file or a part of it, look, put it back."""
     with Scene(effort) as scene:
         _fill(scene)
-        for _ in range(effort.times(300)):
+        for _ in range(effort.times(80)):
             with scene.attempt("overwritten"):
                 _play_damage(scene, _overwrite)
         return _finish(scene)
@@ -86,7 +89,7 @@ def play_flips(what: str, effort: Effort) -> Found:
     """Flip bits, look, flip them back; with the log as a crash leaves it."""
     with Scene(effort) as scene:
         _fill(scene)
-        for _ in range(effort.times(500 if what == "" else 300)):
+        for _ in range(effort.times(120 if what == "" else 80)):
             with scene.attempt(f"bits of {what or 'the database'}"):
                 _play_damage(scene, partial(_flip, what), crashed=bool(what))
         return _finish(scene)
@@ -119,13 +122,96 @@ def _play_damage(scene, damage, crashed: bool = False) -> None:  # type: ignore[
     truth = probe(store)
     put_files(store.path, damaged)
     found = probe(store)
-    scene.is_readable = is_true(found, truth)
-    for _ in range(rng.randint(1, 3)):
-        scene.look(strict=False)
+    # A damaged log ends where the damage begins: SQLite reads what was there before.
+    scene.is_readable = damaged.get("-wal") != good.get("-wal") or is_true(found, truth)
+    with ExitStack() as stack:
+        if Path(f"{store.path}-shm").exists() and rng.random() < 0.5:
+            # Only beside somebody who has it open, the index counts for anything.
+            bystander = stack.enter_context(App(store.path))
+            with suppress(sqlite3.Error):
+                bystander.run("SELECT COUNT(*) FROM sqlite_schema")
+            stack.callback(bystander.kill)
+            put_files(store.path, damaged)
+            scene.is_readable = scene.is_readable and is_true(probe(store), truth)
+        for _ in range(rng.randint(1, 3)):
+            scene.look(strict=False)
     put_files(store.path, good)
     if rng.random() < 0.5:
         trial.settle()
     trial.write(most=MOST_ROWS)
+
+
+def play_replaced(effort: Effort) -> Found:
+    """Move, copy, replace, recreate and restore the file while two scrape."""
+    with Scene(effort) as scene:
+        _fill(scene)
+        for _ in range(effort.times(30)):
+            steps = scene.rng.choice(REPLACEMENTS)
+            with scene.attempt(steps.__name__):
+                scrapings: list[Scraping] = []
+                for _ in steps(scene.trial):
+                    if not scrapings:
+                        scrapings = [
+                            scene.trial.begin_scraping(again=True) for _ in range(2)
+                        ]
+                scene.trial.end_scraping(*scrapings)
+        return scene.finish()
+
+
+def play_strange(effort: Effort) -> Found:
+    """Put what is no database in the place of the file, or of its log and index."""
+    with Scene(effort) as scene:
+        _fill(scene)
+        for _ in range(effort.times(250)):
+            make, suffix = scene.rng.choice(STRANGE), scene.rng.choice(("", "-wal"))
+            with scene.attempt(f"{make.__name__} as {suffix or 'database'}"):
+                _put_strange(scene, make, suffix)
+        return scene.finish()
+
+
+def _put_strange(scene: Scene, make: Callable[[Path], object], suffix: str) -> None:
+    store = scene.rng.choice(scene.trial.stores)
+    store.mode = "wal"
+    scene.trial.write(store, most=MOST_ROWS)
+    store.run("SELECT COUNT(*) FROM sqlite_schema")
+    for name in store.tables:
+        scene.trial.insert(store, name, scene.rng.randint(1, MOST_ROWS))
+    good = take_crashed(store)
+    places = [Path(f"{store.path}{s}") for s in ((suffix, "-shm") if suffix else ("",))]
+    for place in places:
+        place.rename(f"{place}.aside")
+        make(place)
+    for _ in range(scene.rng.randint(1, 2)):
+        scene.look(*collectors(store))
+    for place in places:
+        place.rmdir() if place.is_dir() and not place.is_symlink() else place.unlink()
+        Path(f"{place}.aside").rename(place)
+    put_files(store.path, good)
+    store.run("SELECT COUNT(*) FROM sqlite_schema")
+
+
+def link_to_itself(place: Path) -> None:
+    place.symlink_to(place)
+
+
+def link_to_zeros(place: Path) -> None:
+    place.symlink_to("/dev/zero")
+
+
+def pipe(place: Path) -> None:
+    os.mkfifo(place)
+
+
+STRANGE = (Path.mkdir, link_to_itself, link_to_zeros, pipe)
+REPLACEMENTS = (
+    data_faults.move_away,
+    data_faults.copy,
+    data_faults.vacuum_into,
+    data_faults.new_file,
+    data_faults.old_file_returns,
+    data_faults.restore_near,
+    data_faults.switch_mode,
+)
 
 
 def probe(store: Store) -> list[object]:
@@ -173,7 +259,7 @@ def _queries(store: Store) -> list[str]:
 def _fill(scene: Scene) -> None:
     for store in scene.trial.stores:
         for name in store.tables:
-            scene.trial.insert(store, name, 1500)
+            scene.trial.insert(store, name, 300)
     scene.trial.settle()
 
 
@@ -188,6 +274,8 @@ def _finish(scene: Scene) -> Found:
 
 
 FAULTS = (
+    Fault("files", "moved, copied, replaced, recreated in scrapes", play_replaced),
+    Fault("files", "folder, pipe, link or device in a file's place", play_strange),
     Fault("files", "truncated at each page boundary and beside", play_truncated),
     Fault("files", "overwritten in place", play_overwritten),
     Fault("files", "bits of the database flipped", partial(play_flips, "")),

@@ -1,0 +1,306 @@
+"""Rows, ids, times and tables that HAK/GAL would not write, but somebody may."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from random import Random
+
+from exporter.collectors.audit import OPERATIONS
+from exporter.collectors.cache import RESPONSE_BUCKETS
+from exporter.collectors.facts import CONFIDENCE_BUCKETS
+from exporter.collectors.queries import QUERY_TYPES
+from tests.faults.ledger import Row
+from tests.faults.rows import (
+    AUDIT,
+    CACHE,
+    FACTS,
+    QUERIES,
+    QUERY_BUCKETS,
+    Drawn,
+    Key,
+    Spec,
+    place_of,
+)
+from tests.faults.store import Store
+from tests.torture.report import Effort, Fault, Found
+from tests.torture.scene import Scene
+
+MOST_ROWS = 40
+WILD = (
+    None,
+    0,
+    1,
+    -1,
+    2**63 - 1,
+    -(2**63),
+    0.5,
+    1e308,
+    1.7976931348623157e308,
+    float("inf"),
+    float("-inf"),
+    5e-324,
+    "",
+    "0.5",
+    "1",
+    "much",
+    "10.0",
+    "-3",
+    "\0",
+    "a\0b",
+    b"",
+    b"\xff\xfe",
+    b"0.5",
+)
+LABELS = (
+    *WILD,
+    "two\nlines",
+    'quo"ted',
+    "back\\slash",
+    "\ud7ff\U0010ffff",
+    "}{,=#",
+    " ",
+    "\x7f\x1b[31m",
+    "x" * 5000,
+    "search_knowledge",
+)
+TIMES = (
+    *WILD,
+    "1969-12-31 23:59:59",
+    "0001-01-01 00:00:00",
+    "9999-12-31 23:59:59",
+    "2026-02-30 12:00:00",
+    "2099-01-01T00:00:00+14:00",
+    "2026-01-01 25:61:61",
+    "now",
+    1_767_225_600,
+    1_767_225_600.5,
+)
+# Without types, a column keeps whatever it is given.
+TYPELESS = {
+    FACTS.name: "timestamp, statement, source, tags, confidence",
+    AUDIT.name: "timestamp, operation, details, user_id, session_id",
+    QUERIES.name: "timestamp, query_time, query_type, success",
+    CACHE.name: "timestamp, hit, cache_key, response_time",
+}
+
+
+def play_values(effort: Effort) -> Found:
+    """Write any type into any column of tables without types."""
+    with Scene(effort) as scene:
+        for store in scene.trial.stores:
+            _retype(store, "")
+        scene.trial.settle()
+        for _ in range(effort.times(250)):
+            with scene.attempt("wild values"):
+                _write_wild(scene)
+        return scene.finish()
+
+
+def play_text(effort: Effort) -> Found:
+    """Write numbers into columns that were made for text: they are no numbers."""
+    with Scene(effort) as scene:
+        for store in scene.trial.stores:
+            _retype(store, " TEXT")
+        scene.trial.settle()
+        for _ in range(effort.times(100)):
+            with scene.attempt("columns of text"):
+                _write_wild(scene)
+        return scene.finish()
+
+
+def _retype(store: Store, kind: str) -> None:
+    """Make the tables anew, each column but the id of one type or none."""
+    for name, table in store.tables.items():
+        columns = TYPELESS[name].replace(",", f"{kind},") + kind
+        store.run(f"DROP TABLE {name}")
+        store.run(
+            f"CREATE TABLE {name}(id INTEGER PRIMARY KEY AUTOINCREMENT, {columns})"
+        )
+        table.spec = _wild(table.spec, is_text=bool(kind))
+
+
+def _write_wild(scene: Scene) -> None:
+    for store in scene.trial.stores:
+        store.db.create_function("moment", 1, lambda _: scene.rng.choice(TIMES))
+        for name in store.tables:
+            scene.trial.insert(store, name, scene.rng.randint(1, MOST_ROWS))
+    if scene.rng.random() < 0.3:
+        scene.trial.performance.run("VACUUM")
+
+
+def _wild(spec: Spec, *, is_text: bool) -> Spec:
+    """Return the spec of a table that is given anything."""
+    insert = spec.insert.replace("(?,", "(moment(?),")
+    return replace(spec, insert=insert, draw=partial(DRAWS[spec.name], is_text))
+
+
+def _query(is_text: bool, rng: Random) -> Drawn:
+    value, label, flag = rng.choice(WILD), rng.choice(LABELS), rng.choice(WILD)
+    known = label if label in QUERY_TYPES else "*"
+    outcome = "success" if flag else "failure"
+    key = _flag_reason(flag, is_text) or _place(
+        value, is_text, str(known), outcome, QUERY_BUCKETS
+    )
+    return _row((value, label, flag), key, value)
+
+
+def _lookup(is_text: bool, rng: Random) -> Drawn:
+    value, flag, name = rng.choice(WILD), rng.choice(WILD), rng.choice(LABELS)
+    result = "hit" if flag else "miss"
+    key = _flag_reason(flag, is_text)
+    if not key and value is None:
+        key = ("counted", "", result, "none")
+    key = key or _place(value, is_text, "", result, RESPONSE_BUCKETS)
+    return _row((flag, name, value), key, value)
+
+
+def _fact(is_text: bool, rng: Random) -> Drawn:
+    value, statement = rng.choice(WILD), rng.choice(LABELS)
+    key = _place(value, is_text, "", "", CONFIDENCE_BUCKETS)
+    return _row((statement, value), key, value)
+
+
+def _event(is_text: bool, rng: Random) -> Drawn:
+    operation, details = rng.choice(LABELS), rng.choice(LABELS)
+    label = str(operation) if operation in OPERATIONS else "*"
+    return Drawn((operation, details), ("counted", label, "", ""))
+
+
+DRAWS: dict[str, Callable[[bool, Random], Drawn]] = {
+    FACTS.name: _fact,
+    AUDIT.name: _event,
+    QUERIES.name: _query,
+    CACHE.name: _lookup,
+}
+
+
+def _row(columns: tuple[object, ...], key: Key, value: object) -> Drawn:
+    is_counted = key[0] == "counted" and isinstance(value, int | float)
+    return Drawn(columns, key, value if is_counted else 0.0)  # type: ignore[arg-type]
+
+
+def _flag_reason(flag: object, is_text: bool) -> Key | None:
+    if flag is None:
+        return "rejected", "null"
+    is_number = isinstance(flag, int | float) and not is_text
+    return None if is_number else ("rejected", "not_a_boolean")
+
+
+def _place(
+    value: object, is_text: bool, label: str, outcome: str, buckets: tuple[float, ...]
+) -> Key:
+    """Return what must become of a row by its value."""
+    if value is None:
+        return "rejected", "null"
+    if is_text or not isinstance(value, int | float):
+        return "rejected", "not_a_number"
+    if math.isinf(value):
+        return "rejected", "infinite"
+    if value < 0:
+        return "rejected", "negative"
+    return place_of(label, outcome, buckets, value)
+
+
+def play_ids(effort: Effort) -> Found:
+    """Give ids by hand, and edit what SQLite remembers of them."""
+    with Scene(effort) as scene:
+        scene.trial.settle()
+        for _ in range(effort.times(250)):
+            with scene.attempt("ids"):
+                store, name = scene.trial.pick()
+                scene.trial.write(most=MOST_ROWS)
+                if scene.rng.random() < 0.5:
+                    scene.trial.settle()
+                scene.rng.choice(ID_FAULTS)(scene, store, name)
+                scene.trial.write(most=MOST_ROWS)
+        return scene.finish()
+
+
+def _insert_by_hand(scene: Scene, store: Store, name: str, ids: list[int]) -> None:
+    """Write rows with these ids, in this order, in one transaction."""
+    table = store.tables[name]
+    drawn = [table.spec.draw(scene.rng) for _ in ids]
+    statement = table.spec.insert.replace("(timestamp", "(id, timestamp")
+    statement = statement.replace("(?,", "(?, ?,")
+    with store.unharmed("insert by hand"):
+        rows = (
+            (n, str(store.clock), *d.columns) for n, d in zip(ids, drawn, strict=True)
+        )
+        store.db.execute("BEGIN IMMEDIATE")
+        store.db.executemany(statement, rows)
+        store.db.execute("COMMIT")
+    newest = max(ids)
+    if newest > table.last:
+        above = {n: d for n, d in zip(ids, drawn, strict=True) if n > table.last}
+        rows_above = [
+            Row(table.number + k, n, above[n].key, above[n].value)
+            for k, n in enumerate(sorted(above), 1)
+        ]
+        _miss(store, name, newest - table.last - len(above))
+        table.number += len(above)
+        table.ledger.commit(rows_above)
+        table.last = newest
+
+
+def _miss(store: Store, name: str, ids: int) -> None:
+    """Expect ids that were passed by hand as missed: nobody can tell them from rows."""
+    store.tables[name].ledger.missed += ids
+
+
+def leave_gap(scene: Scene, store: Store, name: str) -> None:
+    last = store.tables[name].last
+    gap = scene.rng.choice((2, 10, 5001, 1_000_000))
+    _insert_by_hand(scene, store, name, [last + gap])
+
+
+def insert_out_of_order(scene: Scene, store: Store, name: str) -> None:
+    last = store.tables[name].last
+    ids = scene.rng.sample(range(last + 1, last + 60), 30)
+    _insert_by_hand(scene, store, name, ids)
+
+
+def insert_below_one(scene: Scene, store: Store, name: str) -> None:
+    """Rows that AUTOINCREMENT cannot have written are never counted: a limit."""
+    lowest = store.value(f"SELECT MIN(id) FROM {name}")
+    _insert_by_hand(scene, store, name, [min(lowest, 1) - 1])
+
+
+def edit_sequence(scene: Scene, store: Store, name: str) -> None:
+    """What SQLite takes for 0, or for less than the largest id, changes nothing."""
+    if not store.value(
+        f"SELECT COUNT(*) FROM {name} WHERE id = {store.tables[name].last}"
+    ):
+        return
+    value = scene.rng.choice(("'text'", "NULL", "x'ff'", "-5", "0", "'12'", "1.5"))
+    store.run(f"UPDATE sqlite_sequence SET seq = {value} WHERE name = '{name}'")
+
+
+def forget_sequence(scene: Scene, store: Store, name: str) -> None:
+    store.run(f"DELETE FROM sqlite_sequence WHERE name = '{name}'")
+
+
+def raise_sequence(scene: Scene, store: Store, name: str) -> None:
+    """Ids that SQLite will never give out are taken for rows that were pruned."""
+    ids = scene.rng.randint(1, 10_000)
+    table = store.tables[name]
+    if not store.value(f"SELECT COUNT(*) FROM sqlite_sequence WHERE name = '{name}'"):
+        return
+    table.last += ids
+    _miss(store, name, ids)
+    store.run(f"UPDATE sqlite_sequence SET seq = {table.last} WHERE name = '{name}'")
+
+
+ID_FAULTS = (
+    leave_gap,
+    insert_out_of_order,
+    insert_below_one,
+    edit_sequence,
+    forget_sequence,
+    raise_sequence,
+)
+FAULTS = (
+    Fault("files", "any type of value and time in any column", play_values),
+    Fault("files", "columns made for text", play_text),
+    Fault("files", "ids given by hand, sqlite_sequence edited", play_ids),
+)
