@@ -68,7 +68,7 @@ def _truncate(scene: Scene, store: Store, length: int) -> None:
 def play_overwritten(effort: Effort) -> Found:
     """Write something else over the file or a part of it, look, put it back."""
     with Scene(effort) as scene:
-        _fill(scene)
+        _fill(scene, 1500)
         for _ in range(effort.times(80)):
             with scene.attempt("overwritten"):
                 _play_damage(scene, _overwrite)
@@ -256,10 +256,10 @@ def _queries(store: Store) -> list[str]:
     return queries
 
 
-def _fill(scene: Scene) -> None:
+def _fill(scene: Scene, rows: int = 300) -> None:
     for store in scene.trial.stores:
         for name in store.tables:
-            scene.trial.insert(store, name, 300)
+            scene.trial.insert(store, name, rows)
     scene.trial.settle()
 
 
