@@ -34,6 +34,7 @@ T = TypeVar("T")
 _FIRST_READ = "SELECT COUNT(*) FROM sqlite_schema"
 MAGIC = b"SQLite format 3\x00"
 WAL_VERSION = 2  # bytes 18 and 19 of the header; 1 is a rollback journal
+READ_VERSION = 19  # of the two the one by which SQLite itself opens a log, or makes it
 # Bytes of a -wal before its first frame. Where a crash left just these, SQLite without
 # write access to the -shm tries for 10 s to make sense of them, and nothing stops it.
 WAL_HEADER = 32
@@ -157,7 +158,7 @@ class Database:
         header = self._head(self.path, 100)
         if header and (len(header) < 100 or not header.startswith(MAGIC)):
             raise self._error(_EXPLANATIONS["SQLITE_NOTADB"])
-        if not header or header[18] != WAL_VERSION:
+        if not header or header[READ_VERSION] != WAL_VERSION:
             return self._look(
                 stat, False, WalIndex(), (*stat, header and header[24:28])
             )

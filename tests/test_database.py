@@ -397,6 +397,20 @@ def test_what_is_no_file_is_refused(
     assert f"cannot read the performance database {path}: " in message
 
 
+@pytest.mark.parametrize("versions", [b"\1\2", b"\2\1"], ids=["read", "write"])
+@pytest.mark.parametrize("journal_mode", JOURNAL_MODES)
+def test_header_that_says_two_things_leaves_no_trace(
+    tmp_path: Path, journal_mode: str, versions: bytes
+) -> None:
+    """A flipped bit: one version is that of a log, the other of a rollback journal."""
+    path = make(tmp_path, journal_mode)
+    content = path.read_bytes()
+    path.write_bytes(content[:18] + versions + content[20:])
+    before = traces(tmp_path)
+    assert read(path) == 3
+    assert traces(tmp_path) == before
+
+
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
 def test_pipe_beside_the_file_is_never_opened(wal_path: Path, suffix: str) -> None:
     """To open it would wait for ever for somebody who writes."""
