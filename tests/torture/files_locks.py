@@ -43,7 +43,7 @@ def play_locks(effort: Effort) -> Found:
     """Hold a lock, look, let it go, look again; every kind in turn."""
     with Scene(effort) as scene:
         scene.trial.settle()
-        for number in range(effort.times(4 * len(KINDS))):
+        for number in range(effort.times(3 * len(KINDS))):
             lock, mode = KINDS[number % len(KINDS)]
             with scene.attempt(f"{lock.name}, {mode}"):
                 _hold(scene, lock, mode)
