@@ -173,18 +173,6 @@ def resume(
     return Life(cursor, known, newest)
 
 
-def _is_continued(
-    db: sqlite3.Connection, table: Table, life: Life, lives: Sequence[Life]
-) -> bool:
-    """Say whether another life has read this very table beyond where ``life`` ended."""
-    for other in lives:
-        if other is not life and other.cursor > life.cursor:
-            match, *others = _compare(db, table, other.known, WHOLE)
-            if match is not None and others == [None, None]:
-                return True
-    return False
-
-
 def refresh(db: sqlite3.Connection, table: Table, known: Fingerprints) -> Fingerprints:
     """Return ``known`` with the rows as they are now, if the newest was updated."""
     row, fingerprint = next(known.newest_first(), (0, ABSENT))
@@ -211,6 +199,18 @@ def parse_time(text: object) -> float | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
+
+
+def _is_continued(
+    db: sqlite3.Connection, table: Table, life: Life, lives: Sequence[Life]
+) -> bool:
+    """Say whether another life has read this very table beyond where ``life`` ended."""
+    for other in lives:
+        if other is not life and other.cursor > life.cursor:
+            match, *others = _compare(db, table, other.known, WHOLE)
+            if match is not None and others == [None, None]:
+                return True
+    return False
 
 
 def _unchanged(
