@@ -106,7 +106,10 @@ def _flip(suffix: str, rng: Random, good: Content) -> Content:
     return {**good, suffix: bytes(damaged)}
 
 
-def _play_damage(scene, damage, crashed: bool = False) -> None:  # type: ignore[no-untyped-def]
+def _play_damage(
+    scene: Scene, damage: Callable[[Random, Content], Content], *, crashed: bool = False
+) -> None:
+    """Damage files, some of whose rows have been read; look; put the good ones back."""
     trial, rng = scene.trial, scene.rng
     store = rng.choice(trial.stores)
     store.mode = "wal" if crashed else rng.choice(("wal", "delete"))
@@ -118,27 +121,37 @@ def _play_damage(scene, damage, crashed: bool = False) -> None:  # type: ignore[
         trial.settle()
     good = (take_crashed if crashed else take)(store)
     damaged = damage(rng, good)
-    put_files(store.path, good)
-    truth = probe(store)
-    put_files(store.path, damaged)
-    found = probe(store)
-    # A damaged log ends where the damage begins: SQLite reads what was there before.
-    scene.is_readable = damaged.get("-wal") != good.get("-wal") or is_true(found, truth)
-    with ExitStack() as stack:
-        if Path(f"{store.path}-shm").exists() and rng.random() < 0.5:
-            # Only beside somebody who has it open, the index counts for anything.
-            bystander = stack.enter_context(App(store.path))
-            with suppress(sqlite3.Error):
-                bystander.run("SELECT COUNT(*) FROM sqlite_schema")
-            stack.callback(bystander.kill)
-            put_files(store.path, damaged)
-            scene.is_readable = scene.is_readable and is_true(probe(store), truth)
-        for _ in range(rng.randint(1, 3)):
-            scene.look(strict=False)
+    _look_at_damage(scene, store, good, damaged)
     put_files(store.path, good)
     if rng.random() < 0.5:
         trial.settle()
     trial.write(most=MOST_ROWS)
+
+
+def _look_at_damage(
+    scene: Scene, store: Store, good: Content, damaged: Content
+) -> None:
+    """Look, perhaps beside somebody who has the files open: only then an index counts.
+
+    A damaged log without one ends where the damage begins, its checksums tell: SQLite
+    reads what was there before, so that all must be counted right in the end.
+    """
+    truth = probe(store)
+    put_files(store.path, damaged)
+    is_true_so_far = is_true(probe(store), truth)
+    with ExitStack() as stack:
+        if "-shm" in damaged and scene.rng.random() < 0.5:
+            bystander = stack.enter_context(App(store.path))
+            stack.callback(bystander.kill)
+            with suppress(sqlite3.Error):
+                bystander.run("SELECT COUNT(*) FROM sqlite_schema")
+            put_files(store.path, damaged)
+            scene.is_readable = is_true_so_far and is_true(probe(store), truth)
+        else:
+            log_alone = damaged[""] == good[""]
+            scene.is_readable = is_true_so_far or log_alone
+        for _ in range(scene.rng.randint(1, 3)):
+            scene.look(strict=False)
 
 
 def play_replaced(effort: Effort) -> Found:
