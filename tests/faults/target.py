@@ -90,9 +90,13 @@ class Target:
         self.log = folder / "exporter.log"
         self.starts = 0
         self.crashes: list[str] = []
-        self._port = _find_port()
+        self.environment: dict[str, str] = {}
+        self.prefix: tuple[str, ...] = ()  # a command that starts it, with its limits
+        self.output: int | None = None  # instead of the log
+        self.patience_seconds = ANSWER_SECONDS
+        self.port = _find_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._flags = (
+        self.flags = (
             f"--database.knowledge-base={knowledge_base}",
             f"--database.performance={performance}",
             f"--state.file={self.state}",
@@ -108,23 +112,38 @@ class Target:
     def start(self) -> None:
         """Start it; it may take a moment until it answers."""
         assert self._process is None
-        address = f"--web.listen-address=127.0.0.1:{self._port}"
+        address = f"--web.listen-address=127.0.0.1:{self.port}"
         self.starts += 1
+        command = [sys.executable, "-m", "exporter", *self.flags, address]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "exporter", *self._flags, address],
+                [*self.prefix, *command],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=log if self.output is None else self.output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PYTHONPATH": str(ROOT)} | self.environment,
             )
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that was started."""
+        assert self._process is not None
+        return self._process
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit code of what ends by itself, None if it does not."""
+        with suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(seconds)
+            self._process = None
+            return code
+        return None
 
     def wait_until_up(self) -> None:
         """Wait until it listens."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and not self._has_ended():
             try:
-                socket.create_connection(("127.0.0.1", self._port), 1.0).close()
+                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
                 return
             except OSError:
                 time.sleep(0.005)
@@ -175,7 +194,9 @@ class Target:
 
     def _fetch(self, asking: Asking) -> Page:
         started = time.monotonic()
-        client = http.client.HTTPConnection("127.0.0.1", self._port, ANSWER_SECONDS)
+        client = http.client.HTTPConnection(
+            "127.0.0.1", self.port, self.patience_seconds
+        )
         with closing(client):
             client.request("GET", "/metrics", headers=asking.headers)
             answer = client.getresponse()

@@ -1,0 +1,207 @@
+"""Killed, or refused something, at each of its calls to the system in turn.
+
+A scrape makes some 160: connection taken, files looked at and read, state file written,
+made durable and renamed, page sent. What a scraper has seen may never count again, and
+nothing may be lost, whichever of them was the last one.
+"""
+
+import errno
+import signal
+from collections.abc import Iterable, Iterator
+from itertools import islice, product
+
+from tests.faults.target import Page
+from tests.torture.calls import ALL_KINDS, Action, Call, Kind
+from tests.torture.report import Effort, Fault, Found
+from tests.torture.scene import Scene
+
+OWN = Kind.STATE | Kind.SOCKET
+SPARE_CALLS = 6  # a scrape now and then makes some more than the one that was counted
+DEATH_SECONDS = 5.0
+STATE_ERRORS = (errno.ENOSPC, errno.EIO, errno.EINTR, errno.EACCES, errno.EMFILE)
+OTHER_ERRORS = (errno.EIO, errno.EINTR, errno.ENOMEM, errno.EMFILE, errno.EACCES)
+MORE_TRIES = 300
+PATIENCE_SECONDS = 1.0  # a connection that is not accepted would be waited for
+
+
+def die_at_each_call(effort: Effort) -> Found:
+    """Kill -9 before every call of a scrape that has rows to save."""
+    with Scene(effort, watched=True) as scene:
+        scene.settle()
+        made = _watch_a_scrape(scene, ALL_KINDS)
+        places: set[Call] = set()
+        for number in _turns(effort, len(made) + SPARE_CALLS):
+            with scene.one_try(f"killed at call {number}"):
+                _die(scene, ALL_KINDS, number, Action.KILL)
+                places.update(scene.calls.made[-1:])
+                _go_on(scene)
+        _check_places(scene.found, effort, set(made), places)
+    return scene.found
+
+
+def die_halfway(effort: Effort) -> Found:
+    """Kill -9 at each call that concerns state file or client, its output half made."""
+    with Scene(effort, watched=True) as scene:
+        scene.settle()
+        length = len(_watch_a_scrape(scene, OWN)) + 1
+        for number in _turns(effort, 2 * length, length):
+            with scene.one_try(f"killed halfway, call {number}"):
+                _die(scene, OWN, number, Action.KILL_HALFWAY)
+                _go_on(scene)
+    return scene.found
+
+
+def lose_power(effort: Effort) -> Found:
+    """Kill at each of these calls, and undo what was not durable by then."""
+    with Scene(effort, watched=True) as scene:
+        scene.settle()
+        length = len(_watch_a_scrape(scene, OWN)) + 1
+        for number in _turns(effort, 2 * length, length):
+            with scene.one_try(f"power lost at call {number}"):
+                before = scene.target.state.read_bytes()
+                _die(scene, OWN, number, Action.KILL)
+                _forget_what_was_not_durable(scene, before)
+                _go_on(scene)
+    return scene.found
+
+
+def refuse_state(effort: Effort) -> Found:
+    """Let each call for the state file fail, once or from there on, for many reasons.
+
+    The page comes all the same, and shows no row that is not durable.
+    """
+    with Scene(effort, watched=True) as scene:
+        scene.settle()
+        length = len(_watch_a_scrape(scene, Kind.STATE))
+        actions = (Action.FAIL, Action.FAIL_FROM_THERE_ON)
+        tries = list(product(STATE_ERRORS, actions, range(1, length + 1)))
+        for error, action, number in _some(effort, tries):
+            name = errno.errorcode[error]
+            with scene.one_try(f"{name} at call {number} for the state, {action.name}"):
+                page = _refuse(scene, Kind.STATE, number, action, error)
+                if not page:
+                    scene.target.crashes.append("no page")
+                _perhaps_die(scene)
+    return scene.found
+
+
+def refuse_anything(effort: Effort) -> Found:
+    """Let any call of a scrape fail: it may cost the page, or families, but no row."""
+    with Scene(effort, watched=True) as scene:
+        scene.settle()
+        length = len(_watch_a_scrape(scene, ALL_KINDS))
+        scene.target.patience_seconds = PATIENCE_SECONDS
+        for _ in range(effort.times(MORE_TRIES)):
+            number, error = scene.rng.randint(1, length), scene.rng.choice(OTHER_ERRORS)
+            name = errno.errorcode[error]
+            action = scene.rng.choice((Action.FAIL, Action.FAIL_FROM_THERE_ON))
+            with scene.one_try(f"{name} at call {number}, {action.name}"):
+                _refuse(scene, ALL_KINDS, number, action, error)
+                last = scene.calls.made[-1:]
+                scene.trial.tell(f"last call {last}")
+                _perhaps_die(scene)
+    return scene.found
+
+
+def _watch_a_scrape(scene: Scene, kinds: Kind) -> list[Call]:
+    """Return the calls of a scrape that reads and saves rows of every table."""
+    scene.write()
+    scene.calls.watch(kinds)
+    scene.scrape()
+    made = scene.calls.made
+    scene.settle()
+    return made
+
+
+def _die(scene: Scene, kinds: Kind, number: int, action: Action) -> None:
+    """Write rows, and scrape: the exporter dies at one of its calls, or after it."""
+    scene.write()
+    if scene.rng.random() < 0.1:
+        scene.write(6000)  # more than one slice
+    scene.calls.watch(kinds, at=number, action=action)
+    scene.scrape()
+    if not scene.calls.rest():  # the scrape was over before that call
+        scene.target.process.send_signal(signal.SIGKILL)
+    if scene.target.wait(DEATH_SECONDS) is None:
+        scene.target.crashes.append("does not die")
+    scene.trial.note_end()
+
+
+def _go_on(scene: Scene) -> None:
+    """Start again, perhaps with rows gone that had been read, and new ones."""
+    if scene.rng.random() < 0.5:
+        scene.prune()
+    if scene.rng.random() < 0.3:
+        scene.write()
+    scene.settle()
+
+
+def _refuse(
+    scene: Scene, kinds: Kind, number: int, action: Action, error: int
+) -> Page | None:
+    scene.write()
+    scene.calls.watch(kinds, at=number, action=action, error=error)
+    page = scene.scrape()
+    scene.calls.rest()
+    return page
+
+
+def _perhaps_die(scene: Scene) -> None:
+    """Recover: the same process, or one in three times another one."""
+    if scene.rng.random() < 1 / 3:
+        if scene.rng.random() < 0.5:
+            scene.scrape()
+        scene.trial.end(signal.SIGKILL)
+        _go_on(scene)
+    else:
+        scene.settle()
+
+
+def _forget_what_was_not_durable(scene: Scene, before: bytes) -> None:
+    """Leave of the state file what the worst of disks would, for what was asked of it.
+
+    Bytes that were not synced are cut somewhere; a rename that was not synced by the
+    folder's fsync has happened or not.
+    """
+    done = [name for kind, name in scene.calls.made[:-1] if kind == Kind.STATE]
+    renamed = done.index("rename") if "rename" in done else len(done)
+    state = scene.target.state
+    temporary = state.with_name(state.name + ".tmp")
+    written = state if "rename" in done else temporary
+    if "write" in done and "fsync" not in done[:renamed]:
+        content = written.read_bytes()
+        written.write_bytes(content[: scene.rng.randrange(len(content))])
+    if "rename" in done and "fsync" not in done[renamed:] and scene.rng.random() < 0.5:
+        state.write_bytes(before)
+
+
+def _check_places(
+    found: Found, effort: Effort, made: set[Call], places: set[Call]
+) -> None:
+    """A kind of call at which nobody died has not been tried."""
+    if effort.share >= 1.0 and (missing := made - places):
+        raise AssertionError(f"never died at {missing}")
+
+
+def _turns(effort: Effort, whole: int, length: int | None = None) -> Iterator[int]:
+    """Yield call after call, from 1 to the last, or evenly chosen ones of them."""
+    tries = effort.times(whole)
+    length = length or whole
+    for n in range(tries):
+        yield 1 + n * whole // tries % length
+
+
+def _some(
+    effort: Effort, tries: list[tuple[int, Action, int]]
+) -> Iterable[tuple[int, Action, int]]:
+    effort.rng.shuffle(tries)
+    return islice(tries, effort.times(len(tries)))
+
+
+FAULTS = (
+    Fault("process", "kill -9 at each call of a scrape in turn", die_at_each_call),
+    Fault("process", "kill -9 halfway through each output", die_halfway),
+    Fault("process", "power cut at each step of a save", lose_power),
+    Fault("process", "each call for the state file refused", refuse_state),
+    Fault("process", "any call of a scrape refused", refuse_anything),
+)
