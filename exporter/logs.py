@@ -7,6 +7,7 @@ A call passes a constant phrase and its facts:
 import json
 import logging
 import re
+import select
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -21,9 +22,44 @@ _LEVEL_NAMES = {number: name for name, number in _LEVELS.items()}
 
 def configure(level: str, format: str, stream: TextIO | None = None) -> None:
     """Send everything from a level up to a stream, stderr if none is given."""
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setFormatter(_Json() if format == "json" else _Logfmt())
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines, but never waits for whoever reads them.
+
+    A pipe or terminal that nobody reads any more would hold up every scrape that has
+    something to say. Such lines are lost, and told of as a number once there is room.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream)
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self._has_room():
+            self._lost += 1
+            return
+        lost, self._lost = self._lost, 0
+        if lost:
+            event = logging.makeLogRecord(vars(record))
+            event.msg, event.args, event.exc_info = "log lines lost", None, None
+            event.levelno, event.name = logging.WARNING, __name__
+            vars(event)["fields"] = {"lines": lost}
+            super().emit(event)
+        super().emit(record)
+
+    def _has_room(self) -> bool:
+        """Say whether a line can be written; a pipe then has room for 4 KiB."""
+        try:
+            descriptor = self.stream.fileno()
+        except (AttributeError, OSError, ValueError):
+            return True  # closed, or in memory
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        return any(event & ~select.POLLNVAL for _, event in poll.poll(0))
 
 
 class _Formatter(logging.Formatter):
