@@ -18,8 +18,15 @@ from tests.torture.scene import Scene
 OWN = Kind.STATE | Kind.SOCKET
 SPARE_CALLS = 6  # a scrape now and then makes some more than the one that was counted
 DEATH_SECONDS = 5.0
-STATE_ERRORS = (errno.ENOSPC, errno.EIO, errno.EINTR, errno.EACCES, errno.EMFILE)
-OTHER_ERRORS = (errno.EIO, errno.EINTR, errno.ENOMEM, errno.EMFILE, errno.EACCES)
+STATE_ERRORS = (
+    errno.ENOSPC,
+    errno.EIO,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EMFILE,
+    errno.EINTR,
+)
+OTHER_ERRORS = (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.EACCES, errno.EINTR)
 MORE_TRIES = 300
 PATIENCE_SECONDS = 1.0  # a connection that is not accepted would be waited for
 
@@ -76,6 +83,8 @@ def refuse_state(effort: Effort) -> Found:
         actions = (Action.FAIL, Action.FAIL_FROM_THERE_ON)
         tries = list(product(STATE_ERRORS, actions, range(1, length + 1)))
         for error, action, number in _some(effort, tries):
+            if error == errno.EINTR:
+                action = Action.FAIL  # who is always interrupted goes on for ever
             name = errno.errorcode[error]
             with scene.one_try(f"{name} at call {number} for the state, {action.name}"):
                 page = _refuse(scene, Kind.STATE, number, action, error)
@@ -95,6 +104,8 @@ def refuse_anything(effort: Effort) -> Found:
             number, error = scene.rng.randint(1, length), scene.rng.choice(OTHER_ERRORS)
             name = errno.errorcode[error]
             action = scene.rng.choice((Action.FAIL, Action.FAIL_FROM_THERE_ON))
+            if error == errno.EINTR:
+                action = Action.FAIL
             with scene.one_try(f"{name} at call {number}, {action.name}"):
                 _refuse(scene, ALL_KINDS, number, action, error)
                 last = scene.calls.made[-1:]

@@ -151,6 +151,7 @@ def no_memory(effort: Effort) -> Found:
             what = f"{room} MB of memory left"
             with scene.one_try(what, excused=MEMORY_ERRORS):
                 scene.write(scene.rng.choice((40, 3000, 20_000)))
+                scene.trial.tell(what)
                 with _memory_limit(scene, int(room * MEBIBYTE)):
                     for _ in range(scene.rng.randint(1, 4)):
                         scene.scrape()
