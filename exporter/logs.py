@@ -17,6 +17,7 @@ _LEVELS = {
     "warn": logging.WARNING,
     "error": logging.ERROR,
 }
+PIECE = 1024  # characters, of at most 4 bytes each: a page
 _LEVEL_NAMES = {number: name for name, number in _LEVELS.items()}
 
 
@@ -37,22 +38,31 @@ class _Handler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO | None) -> None:
         super().__init__(stream)
         self._lost = 0
+        self._before = ""  # a new line, after one of which only a part was written
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._has_room():
+        if self._lost and self._write(_loss(self._lost)):
+            self._lost = 0
+        if self._lost or not self._write(record):
             self._lost += 1
-            return
-        lost, self._lost = self._lost, 0
-        if lost:
-            event = logging.makeLogRecord(vars(record))
-            event.msg, event.args, event.exc_info = "log lines lost", None, None
-            event.levelno, event.name = logging.WARNING, __name__
-            vars(event)["fields"] = {"lines": lost}
-            super().emit(event)
-        super().emit(record)
+
+    def _write(self, record: logging.LogRecord) -> bool:
+        """Write a line piece by piece; say whether there was room for all of it."""
+        try:
+            line = self._before + self.format(record) + self.terminator
+            for start in range(0, len(line), PIECE):
+                if not self._has_room():
+                    self._before = "\n" if start else self._before
+                    return False
+                self.stream.write(line[start : start + PIECE])
+                self.flush()
+            self._before = ""
+        except Exception:  # logging itself never fails, as in the library's handlers
+            self.handleError(record)
+        return True
 
     def _has_room(self) -> bool:
-        """Say whether a line can be written; a pipe then has room for 4 KiB."""
+        """Say whether a piece can be written; a pipe then has room for a page."""
         try:
             descriptor = self.stream.fileno()
         except (AttributeError, OSError, ValueError):
@@ -60,6 +70,11 @@ class _Handler(logging.StreamHandler[TextIO]):
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
         return any(event & ~select.POLLNVAL for _, event in poll.poll(0))
+
+
+def _loss(lines: int) -> logging.LogRecord:
+    fields = {"levelno": logging.WARNING, "fields": {"lines": lines}}
+    return logging.makeLogRecord({**fields, "name": __name__, "msg": "log lines lost"})
 
 
 class _Formatter(logging.Formatter):

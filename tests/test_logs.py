@@ -263,6 +263,21 @@ def test_pipe_that_nobody_reads_costs_lines_and_no_time() -> None:
     assert len(lines) == 2
 
 
+def test_long_line_waits_for_nobody_either() -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as reader, open(write, "w") as stream:
+        os.set_blocking(read, False)
+        configure("info", "json", stream)
+        for _ in range(20):
+            logger.info("ä" * 3000)
+        reader.read()
+        logger.info("read again")
+        torn, lost, again = reader.read().decode().splitlines()
+    assert torn == ""
+    assert "log lines lost" in lost
+    assert json.loads(again)["msg"] == "read again"
+
+
 def test_closed_stream_costs_lines_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr", None)
     configure("info", "logfmt")
