@@ -9,10 +9,15 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.torture import leaks, process, rounds
+from tests.torture import leaks, process, properties, rounds
 from tests.torture.report import Effort, Fault, Found, table
 
-FAULTS: tuple[Fault, ...] = (*rounds.FAULTS, *process.FAULTS, *leaks.FAULTS)
+FAULTS: tuple[Fault, ...] = (
+    *rounds.FAULTS,
+    *properties.FAULTS,
+    *process.FAULTS,
+    *leaks.FAULTS,
+)
 MOST_NOTES = 10
 
 

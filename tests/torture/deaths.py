@@ -16,7 +16,7 @@ from tests.torture.report import Effort, Fault, Found
 from tests.torture.scene import Scene
 
 OWN = Kind.STATE | Kind.SOCKET
-SPARE_CALLS = 6  # a scrape now and then makes some more than the one that was counted
+SURVIVORS = 3
 DEATH_SECONDS = 5.0
 STATE_ERRORS = (
     errno.ENOSPC,
@@ -37,12 +37,17 @@ def die_at_each_call(effort: Effort) -> Found:
         scene.settle()
         made = _watch_a_scrape(scene, ALL_KINDS)
         places: set[Call] = set()
-        for number in _turns(effort, len(made) + SPARE_CALLS):
-            with scene.one_try(f"killed at call {number}"):
-                _die(scene, ALL_KINDS, number, Action.KILL)
-                places.update(scene.calls.made[-1:])
+        survived, number = 0, 1.0
+        while survived < SURVIVORS:  # then no scrape makes as many calls
+            with scene.one_try(f"killed at call {number:.0f}"):
+                if _die(scene, ALL_KINDS, int(number), Action.KILL):
+                    places.update(scene.calls.made[-1:])
+                else:
+                    survived += 1
                 _go_on(scene)
-        _check_places(scene.found, effort, set(made), places)
+            number += 1 / effort.share
+        if effort.share >= 1.0 and (missing := set(made) - places):
+            raise AssertionError(f"never died at {missing}")
     return scene.found
 
 
@@ -124,18 +129,20 @@ def _watch_a_scrape(scene: Scene, kinds: Kind) -> list[Call]:
     return made
 
 
-def _die(scene: Scene, kinds: Kind, number: int, action: Action) -> None:
-    """Write rows, and scrape: the exporter dies at one of its calls, or after it."""
+def _die(scene: Scene, kinds: Kind, number: int, action: Action) -> bool:
+    """Write rows, and scrape: the exporter dies, and whether it did at that call."""
     scene.write()
     if scene.rng.random() < 0.1:
         scene.write(6000)  # more than one slice
     scene.calls.watch(kinds, at=number, action=action)
     scene.scrape()
-    if not scene.calls.rest():  # the scrape was over before that call
+    has_come = scene.calls.rest()
+    if not has_come:
         scene.target.process.send_signal(signal.SIGKILL)
     if scene.target.wait(DEATH_SECONDS) is None:
         scene.target.crashes.append("does not die")
     scene.trial.note_end()
+    return has_come
 
 
 def _go_on(scene: Scene) -> None:
@@ -186,18 +193,9 @@ def _forget_what_was_not_durable(scene: Scene, before: bytes) -> None:
         state.write_bytes(before)
 
 
-def _check_places(
-    found: Found, effort: Effort, made: set[Call], places: set[Call]
-) -> None:
-    """A kind of call at which nobody died has not been tried."""
-    if effort.share >= 1.0 and (missing := made - places):
-        raise AssertionError(f"never died at {missing}")
-
-
-def _turns(effort: Effort, whole: int, length: int | None = None) -> Iterator[int]:
-    """Yield call after call, from 1 to the last, or evenly chosen ones of them."""
+def _turns(effort: Effort, whole: int, length: int) -> Iterator[int]:
+    """Yield call after call, from 1 to the last and again, or some of them, evenly."""
     tries = effort.times(whole)
-    length = length or whole
     for n in range(tries):
         yield 1 + n * whole // tries % length
 
