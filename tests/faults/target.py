@@ -142,12 +142,18 @@ class Target:
         """Wait until it listens."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and not self._has_ended():
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+            if self.answers():
                 return
-            except OSError:
-                time.sleep(0.005)
+            time.sleep(0.005)
         self._crash("does not start")
+
+    def answers(self) -> bool:
+        """Tell whether it listens."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+        except OSError:
+            return False
+        return True
 
     def scrape(self, asking: Asking) -> Page | None:
         """Return a page that was received whole, None if none was."""

@@ -7,6 +7,7 @@ nothing may be lost, whichever of them was the last one.
 
 import errno
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from itertools import islice, product
 
@@ -18,6 +19,7 @@ from tests.torture.scene import Scene
 OWN = Kind.STATE | Kind.SOCKET
 SURVIVORS = 3
 DEATH_SECONDS = 5.0
+START_CALLS = 10  # claiming and loading makes as many
 STATE_ERRORS = (
     errno.ENOSPC,
     errno.EIO,
@@ -73,7 +75,8 @@ def lose_power(effort: Effort) -> Found:
                 before = scene.target.state.read_bytes()
                 _die(scene, OWN, number, Action.KILL)
                 _forget_what_was_not_durable(scene, before)
-                _go_on(scene)
+                scene.prune()  # or what was forgotten could just be read again
+                scene.settle()
     return scene.found
 
 
@@ -97,6 +100,44 @@ def refuse_state(effort: Effort) -> Found:
                     scene.target.crashes.append("no page")
                 _perhaps_die(scene)
     return scene.found
+
+
+def refuse_start(effort: Effort) -> Found:
+    """Let a call for the state file fail while it starts, with rows gone since.
+
+    It refuses to start, in one line; or starts, and has lost nothing.
+    """
+    with Scene(effort, watched=True) as scene:
+        scene.settle()
+        errors = (errno.EIO, errno.EACCES, errno.EROFS, errno.EMFILE)
+        for number, error in product(range(1, START_CALLS + 1), errors):
+            if scene.rng.random() > effort.share:
+                continue
+            name = errno.errorcode[error]
+            with scene.one_try(f"{name} at call {number} for the state, at start"):
+                scene.write()
+                scene.settle()
+                scene.prune()
+                scene.trial.end(signal.SIGKILL)
+                scene.calls.watch(
+                    Kind.STATE, at=number, action=Action.FAIL, error=error
+                )
+                _start_or_refuse(scene)
+                scene.settle()
+    return scene.found
+
+
+def _start_or_refuse(scene: Scene) -> None:
+    """Start it, and note if it neither answers nor says why not."""
+    scene.trial.start()
+    until = time.monotonic() + DEATH_SECONDS
+    while not scene.target.answers() and time.monotonic() < until:
+        if (code := scene.target.wait(0.01)) is not None:
+            line = scene.target.log.read_text().splitlines()[-1]
+            if code != 1 or "cannot use the state file" not in line:
+                scene.target.crashes.append(f"exit code {code}: {line}")
+            scene.trial.note_end()
+            return
 
 
 def refuse_anything(effort: Effort) -> Found:
@@ -178,8 +219,8 @@ def _perhaps_die(scene: Scene) -> None:
 def _forget_what_was_not_durable(scene: Scene, before: bytes) -> None:
     """Leave of the state file what the worst of disks would, for what was asked of it.
 
-    Bytes that were not synced are cut somewhere; a rename that was not synced by the
-    folder's fsync has happened or not.
+    Bytes that were not synced are cut somewhere; a rename has not happened unless the
+    folder's fsync made it durable.
     """
     done = [name for kind, name in scene.calls.made[:-1] if kind == Kind.STATE]
     renamed = done.index("rename") if "rename" in done else len(done)
@@ -189,7 +230,7 @@ def _forget_what_was_not_durable(scene: Scene, before: bytes) -> None:
     if "write" in done and "fsync" not in done[:renamed]:
         content = written.read_bytes()
         written.write_bytes(content[: scene.rng.randrange(len(content))])
-    if "rename" in done and "fsync" not in done[renamed:] and scene.rng.random() < 0.5:
+    if "rename" in done and "fsync" not in done[renamed:]:
         state.write_bytes(before)
 
 
@@ -212,5 +253,6 @@ FAULTS = (
     Fault("process", "kill -9 halfway through each output", die_halfway),
     Fault("process", "power cut at each step of a save", lose_power),
     Fault("process", "each call for the state file refused", refuse_state),
+    Fault("process", "the same while it starts, pruned before", refuse_start),
     Fault("process", "any call of a scrape refused", refuse_anything),
 )
