@@ -29,7 +29,7 @@ STATE_ERRORS = (
     errno.EINTR,
 )
 OTHER_ERRORS = (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.EACCES, errno.EINTR)
-MORE_TRIES = 300
+MORE_TRIES = 200
 PATIENCE_SECONDS = 1.0  # a connection that is not accepted would be waited for
 
 
@@ -110,9 +110,8 @@ def refuse_start(effort: Effort) -> Found:
     with Scene(effort, watched=True) as scene:
         scene.settle()
         errors = (errno.EIO, errno.EACCES, errno.EROFS, errno.EMFILE)
-        for number, error in product(range(1, START_CALLS + 1), errors):
-            if scene.rng.random() > effort.share:
-                continue
+        for number in _turns(effort, 2 * START_CALLS, START_CALLS):
+            error = scene.rng.choice(errors)
             name = errno.errorcode[error]
             with scene.one_try(f"{name} at call {number} for the state, at start"):
                 scene.write()

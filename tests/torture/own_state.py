@@ -22,7 +22,7 @@ def befall_while_running(effort: Effort) -> Found:
     """
     with Scene(effort) as scene:
         scene.settle()
-        for damage in DAMAGES * effort.times(5):
+        for damage in DAMAGES * effort.times(3):
             with scene.one_try(f"{damage} while running"):
                 scene.write()
                 scene.settle()

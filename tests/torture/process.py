@@ -40,7 +40,7 @@ def kill_anytime(effort: Effort) -> Found:
     """Kill -9 at random instants of being scraped and written to, pruned meanwhile."""
     with Scene(effort) as scene:
         scene.settle()
-        for _ in range(effort.times(40)):
+        for _ in range(effort.times(25)):
             with scene.one_try("killed"):
                 scene.write(3000)
                 scraping = scene.trial.begin_scraping(again=True)
@@ -146,7 +146,7 @@ def no_memory(effort: Effort) -> Found:
     with Scene(effort) as scene:
         scene.settle()
         scene.target.patience_seconds = 2.0
-        for _ in range(effort.times(60)):
+        for _ in range(effort.times(30)):
             room = scene.rng.choice((0, 0, 0.1, 0.5, 1, 2, 5, 9, 20))
             what = f"{room} MB of memory left"
             with scene.one_try(what, excused=MEMORY_ERRORS):
