@@ -22,10 +22,10 @@ from tests.torture.scene import Scene
 HOURS = 12  # of one Prometheus
 SCRAPES = 240
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
-# Allocators keep what was freed in pieces of up to 1 MB for each of the threads that
-# run at the same time, here up to ten. One page leaked by each of the 2,000 scrapes
-# between the measurements would be 60 MB, 4 KB of each 8.
-GROWTH_BYTES = 6 << 20
+# Allocators keep what was freed in pieces, for each of the threads that run at the same
+# time: 0.4 MB were measured. One page leaked by each of some 1,300 scrapes between the
+# measurements would be 40 MB, 3 KB of each 4.
+GROWTH_BYTES = 3 << 20
 # Connections that are just being closed, and the files of a read between scrapes.
 SPARE = 3
 STATE_BYTES = 64 << 10  # four tables: counts, and 8 KB each of four lives
