@@ -23,7 +23,7 @@ from exporter.tail import RESET_REASONS, State
 
 VERSION = 1
 
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, struct.error)
+_DAMAGE = (ValueError, LookupError, TypeError, struct.error)
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class Checkpoint:
         self.path = path
         self.saved_at: float | None = None
         self._kept: dict[str, Any] = {}
+        self._left: tuple[int, ...] | None = None
         self._lock: int | None = None
 
     def claim(self) -> None:
@@ -66,14 +67,19 @@ class Checkpoint:
         """Return the states by table, and the reason why the others have none.
 
         A damaged file is kept beside, with ``.damaged`` added to its name.
+
+        Raises:
+            StateError: not readable; what is in it may be whole.
         """
         try:
             self._kept = self._read()
-            self.saved_at = self.path.stat().st_mtime
+            self._note()
             found = (table for table in tables if table.name in self._kept)
             states = {t.name: _decode(t, self._kept[t.name]) for t in found}
         except FileNotFoundError:
             return {}, "state_missing"
+        except OSError as error:
+            raise self._error(f"{error.strerror}; make it readable") from error
         except _DAMAGE as error:
             self._put_aside(error)
             return {}, "state_damaged"
@@ -85,11 +91,25 @@ class Checkpoint:
             self._read()
         except FileNotFoundError:
             return None
-        except _DAMAGE as error:
+        except (OSError, *_DAMAGE) as error:
             return (
                 f"state file {self.path}: {error}; restore it, or counting starts anew"
             )
         return None
+
+    @property
+    def is_left_alone(self) -> bool:
+        """Whether the file is as this process read or wrote it last."""
+        try:
+            return self._left == _identity(self.path.stat())
+        except FileNotFoundError:
+            return self._left is None
+        except OSError:
+            return False
+
+    def _note(self) -> None:
+        stat = self.path.stat()
+        self._left, self.saved_at = _identity(stat), stat.st_mtime
 
     def _read(self) -> dict[str, Any]:
         line, _, check = self.path.read_bytes().partition(b"\n")
@@ -111,12 +131,12 @@ class Checkpoint:
         line = json.dumps(document, separators=(",", ":")).encode()
         try:
             _replace_durably(self.path, line + b"\n" + _check(line) + b"\n")
-            self.saved_at = self.path.stat().st_mtime
+            self._note()
         except OSError as error:
             raise self._error(f"{error.strerror}; counters stand still") from error
 
     def _put_aside(self, error: Exception) -> None:
-        self._kept, self.saved_at = {}, None
+        self._kept, self._left, self.saved_at = {}, None, None
         aside = self.path.with_name(self.path.name + ".damaged")
         fields = {"file": str(self.path), "kept_as": str(aside), "error": str(error)}
         logger.warning("state file damaged, counting anew", extra={"fields": fields})
@@ -141,6 +161,10 @@ def _replace_durably(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _identity(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _check(line: bytes) -> bytes:

@@ -128,6 +128,8 @@ class Database:
             except _UnsettledError:
                 if attempts_left <= 0 and time.monotonic() >= give_up:
                     raise
+            except OSError as error:  # out of descriptors, or the disk is failing
+                raise self._error(error.strerror or str(error)) from error
             time.sleep(RETRY_SECONDS)
 
     def unchanged(self, version: tuple[object, ...]) -> Look | None:
@@ -142,7 +144,7 @@ class Database:
             if not look.immutable:
                 with self._shared_lock():
                     pass  # nobody has it for himself
-        except DatabaseError:
+        except (DatabaseError, OSError):
             return None  # a read says what is wrong
         return look
 

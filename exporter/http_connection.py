@@ -135,7 +135,8 @@ class Connection:
 
     def close(self) -> None:
         """Release the socket; only once no other thread can abort it."""
-        self._socket.close()
+        with suppress(OSError):  # it is released all the same
+            self._socket.close()
 
     def _read_head(self) -> list[bytes]:
         """Read the lines of a request up to the empty one; none at end of input."""

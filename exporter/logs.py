@@ -7,6 +7,7 @@ A call passes a constant phrase and its facts:
 import json
 import logging
 import re
+import select
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -16,14 +17,64 @@ _LEVELS = {
     "warn": logging.WARNING,
     "error": logging.ERROR,
 }
+PIECE = 1024  # characters, of at most 4 bytes each: a page
 _LEVEL_NAMES = {number: name for name, number in _LEVELS.items()}
 
 
 def configure(level: str, format: str, stream: TextIO | None = None) -> None:
     """Send everything from a level up to a stream, stderr if none is given."""
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setFormatter(_Json() if format == "json" else _Logfmt())
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines, but never waits for whoever reads them.
+
+    A pipe or terminal that nobody reads any more would hold up every scrape that has
+    something to say. Such lines are lost, and told of as a number once there is room.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream)
+        self._lost = 0
+        self._before = ""  # a new line, after one of which only a part was written
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._lost and self._write(_loss(self._lost)):
+            self._lost = 0
+        if self._lost or not self._write(record):
+            self._lost += 1
+
+    def _write(self, record: logging.LogRecord) -> bool:
+        """Write a line piece by piece; say whether there was room for all of it."""
+        try:
+            line = self._before + self.format(record) + self.terminator
+            for start in range(0, len(line), PIECE):
+                if not self._has_room():
+                    self._before = "\n" if start else self._before
+                    return False
+                self.stream.write(line[start : start + PIECE])
+                self.flush()
+            self._before = ""
+        except Exception:  # logging itself never fails, as in the library's handlers
+            self.handleError(record)
+        return True
+
+    def _has_room(self) -> bool:
+        """Say whether a piece can be written; a pipe then has room for a page."""
+        try:
+            descriptor = self.stream.fileno()
+        except (AttributeError, OSError, ValueError):
+            return True  # closed, or in memory
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        return any(event & ~select.POLLNVAL for _, event in poll.poll(0))
+
+
+def _loss(lines: int) -> logging.LogRecord:
+    fields = {"levelno": logging.WARNING, "fields": {"lines": lines}}
+    return logging.makeLogRecord({**fields, "name": __name__, "msg": "log lines lost"})
 
 
 class _Formatter(logging.Formatter):

@@ -185,9 +185,8 @@ class Exporter:
             found.system = _wait(families, answer_by)
         for source, future in asked:
             self._add(found, source, names, _wait(future, answer_by))
-        if self._unsaved():
-            saved = _wait(self._saver.submit(self._save), save_by)
-            self._failures.note("checkpoint", saved.error)
+        saved = _wait(self._saver.submit(self._save), save_by)
+        self._failures.note("checkpoint", saved.error)
         return found
 
     def _add(
@@ -217,15 +216,19 @@ class Exporter:
         return found
 
     def _unsaved(self) -> dict[str, State]:
-        """Return all states that could be shown, none if they are shown already."""
+        """Return all states that could be shown, none if they are shown and durable.
+
+        Whoever removes or damages the file under us must not cost what was shown.
+        """
         states = {
             table: state
             for source in self._sources
             for table, state in source.states.items()
             if state.complete
         }
-        shown = self._shown
-        return states if any(shown.get(t) is not s for t, s in states.items()) else {}
+        is_kept = self._checkpoint is None or self._checkpoint.is_left_alone
+        is_shown = all(self._shown.get(t) is s for t, s in states.items())
+        return {} if is_kept and is_shown else states
 
     def _save(self) -> None:
         """Make what was folded durable, and let it be shown."""

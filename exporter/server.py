@@ -8,8 +8,10 @@ run out and prints tracebacks; http_connection.py says what http.server lacks.
 """
 
 import logging
+import resource
 import socket
 import threading
+from _thread import start_new_thread
 from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Server", "Source"]
 
 ACCEPT_PAUSE_SECONDS = 0.1
+# What the exporter has open at most beside connections: log, listeners, state file,
+# both databases with their side files twice, files in /proc.
+OWN_DESCRIPTORS = 32
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +60,7 @@ class Server:
         Raises:
             ServerError: an address is malformed or cannot be listened on.
         """
+        self.max_connections = _within_descriptors(self.max_connections)
         self._pages = Pages(source, telemetry_path, max_requests)
         self._guard = guard
         self._stopping = threading.Event()
@@ -98,14 +104,19 @@ class Server:
     def _accept_all(self, listener: socket.socket) -> None:
         while not self._stopping.is_set():
             try:
-                client, _ = listener.accept()
-            except OSError as error:
+                self._admit(self._accept(listener))
+            except (OSError, MemoryError) as error:
                 self._pause(error)
-            else:
-                limits = self.receive_seconds, self.send_seconds
-                self._admit(Connection(client, *limits))
 
-    def _pause(self, error: OSError) -> None:
+    def _accept(self, listener: socket.socket) -> Connection:
+        client, _ = listener.accept()
+        try:
+            return Connection(client, self.receive_seconds, self.send_seconds)
+        except MemoryError:
+            client.close()
+            raise
+
+    def _pause(self, error: Exception) -> None:
         """Close a connection to get its file descriptor, and let that happen.
 
         The client stays in the backlog; without a pause the acceptor would spin.
@@ -127,15 +138,15 @@ class Server:
                 self._waiting[connection] = None
         try:
             if is_admitted:
-                threading.Thread(
-                    target=self._serve, args=[connection], daemon=True
-                ).start()
+                # Not a Thread: its start() would wait for ever for one that ran
+                # out of memory before it could say that it runs.
+                start_new_thread(self._serve, (connection,))
                 return
             if not (self._guard and self._guard.is_tls):
                 _refuse(
                     connection, HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"
                 )
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, MemoryError) as error:
             fields = {"error": str(error)}
             logger.warning("connection not served", extra={"fields": fields})
         self._forget(connection)
@@ -213,3 +224,11 @@ class Server:
 
 def _refuse(connection: Connection, status: HTTPStatus, reason: str) -> None:
     connection.send(plain_text(status, reason), closes=True)
+
+
+def _within_descriptors(connections: int) -> int:
+    """Return how many connections leave a scrape the descriptors that it needs."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most == resource.RLIM_INFINITY:
+        return connections
+    return min(connections, max(1, most - OWN_DESCRIPTORS))

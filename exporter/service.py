@@ -1,6 +1,7 @@
 """The main job: serve metrics until told to stop."""
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from exporter.guard import Guard
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+# Sent by a habit of reloading or by mistake: there is nothing to reload, and unheeded
+# they would end the process. Where a terminal hangs up, it goes with the terminal.
+STRAY_SIGNALS = {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 POLL_SECONDS = 0.5
 # A scrape beside the first fold waits for the interpreter at each of its steps; with
 # Python's 5 ms these waits add up to more than the scrape.
@@ -25,7 +29,9 @@ logger = logging.getLogger(__name__)
 
 
 def serve(config: Config, alive: Callable[[], bool] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM, or ``alive`` says no; return the exit code.
+    """Serve until told to stop, or ``alive`` says no; return the exit code.
+
+    SIGINT and SIGTERM stop it, and SIGHUP if it runs in a terminal.
 
     Raises:
         ConfigError: the web configuration file cannot be used.
@@ -33,7 +39,7 @@ def serve(config: Config, alive: Callable[[], bool] | None = None) -> int:
         StateError: the state file cannot be used.
     """
     # Blocked, the signals wait for us; every thread started from here inherits that.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS | STRAY_SIGNALS)
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(config.log_level, config.log_format)
     guard = make_guard(config)
@@ -72,11 +78,12 @@ def make_guard(config: Config) -> "Guard | None":
 
 
 def wait_for_stop(alive: Callable[[], bool] | None) -> bool:
-    """Return True on SIGINT or SIGTERM, False once ``alive`` says no."""
+    """Return True when told to stop, False once ``alive`` says no."""
+    signals = STOP_SIGNALS | ({signal.SIGHUP} if os.isatty(0) else set())
     if alive is None:
-        signal.sigwaitinfo(STOP_SIGNALS)
+        signal.sigwaitinfo(signals)
         return True
     while alive():
-        if signal.sigtimedwait(STOP_SIGNALS, POLL_SECONDS):
+        if signal.sigtimedwait(signals, POLL_SECONDS):
             return True
     return False

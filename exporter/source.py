@@ -58,7 +58,8 @@ class Source:
         self._last: dict[str, Reading] = {}
         self._caught_up: set[str] = set()
         self._quiet: Pass | None = None
-        self._partner: Worker | None = None
+        # Started now: later there might be no thread, or no memory, to be had.
+        self._partner = Worker(f"read-ahead-{database.name}")
         self._worker = Worker(f"read-{database.name}", self._idle)
 
     def request(self, names: Iterable[str], deadline: float) -> Future[Pass]:
@@ -233,7 +234,6 @@ class Source:
         enough = partial(self._is_enough, until)
         if self._last[name].backlog < PARTNER_ROWS:
             return self._tails[name].advance(db, look, state, enough)
-        self._partner = self._partner or Worker(f"read-ahead-{self.database.name}")
         context = self.database.connection(look, until + IDLE_READ_SECONDS)
         other = self._partner.submit(context.__enter__).result()
         self._partner.submit(lambda: release(other)).result()

@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from exporter.isolation import isolate
@@ -45,14 +46,17 @@ class Worker:
     def _run(self) -> None:
         pause: float | None = None
         while True:
-            try:
-                future, call = self._queue.get(timeout=pause)
-            except queue.Empty:
-                pause = self._between()
-                continue
-            answer(future, call)
-            del future, call  # a waiting thread must not keep its last result alive
-            pause = 0.0
+            with suppress(MemoryError):  # costs one call, not the thread
+                pause = self._step(pause)
+
+    def _step(self, pause: float | None) -> float | None:
+        """Do one thing, and return how long to wait for the next."""
+        try:
+            future, call = self._queue.get(timeout=pause)
+        except queue.Empty:
+            return self._between()
+        answer(future, call)
+        return 0.0
 
     def _between(self) -> float | None:
         outcome = isolate(self._idle) if self._idle else None

@@ -1,5 +1,6 @@
 """The state file: whole or not at all, and never a crash."""
 
+import errno
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -341,6 +343,47 @@ def test_damaged_file_that_cannot_be_put_aside_is_an_error(path: Path) -> None:
     with pytest.raises(StateError, match=r"cannot use the state file .*: damaged, and"):
         load(path)
     assert path.read_bytes() == b"damaged"
+
+
+def test_file_that_cannot_be_read_is_no_damage(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fail)
+        with pytest.raises(StateError, match="Input/output error; make it readable"):
+            load(path)
+        assert "Input/output error" in str(Checkpoint(path).verify())
+    assert load(path)[0] == STATE
+
+
+def replace_by_a_copy(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [Path.unlink, partial(os.truncate, length=1), replace_by_a_copy],
+    ids=["removed", "truncated", "replaced"],
+)
+def test_change_by_others_is_noticed(
+    path: Path, change: Callable[[Path], None]
+) -> None:
+    checkpoint = Checkpoint(path)
+    checkpoint.load([TABLE])
+    found = [checkpoint.is_left_alone]
+    checkpoint.save({TABLE.name: TABLE}, {TABLE.name: STATE})
+    found.append(checkpoint.is_left_alone)
+    change(path)
+    found.append(checkpoint.is_left_alone)
+    checkpoint.save({TABLE.name: TABLE}, {TABLE.name: STATE})
+    found.append(checkpoint.is_left_alone)
+    assert found == [True, True, False, True]
 
 
 def test_whole_file_has_nothing_to_verify(path: Path) -> None:

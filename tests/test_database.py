@@ -1,5 +1,6 @@
 """Reading beside a writer: what is found, what is refused, and that nothing changes."""
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -657,3 +658,26 @@ def test_wal_figures_of_a_torn_index_are_unknown(wal_path: Path, position: int) 
     wal = look(copy).wal
     assert wal.size_bytes > 0
     assert (wal.frames, wal.checkpointed) == (None, None)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENOMEM])
+def test_refused_system_call_is_explained(path: Path, number: int) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(DatabaseError, match=os.strerror(number)):
+        read(path, work=fail)
+
+
+def test_refused_system_call_makes_nothing_unchanged(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    database = Database("test", path)
+    with App(path) as app:
+        app.run(INSERT)
+        version = look(path).version
+        monkeypatch.setattr(Database, "_shared_lock", fail)
+        assert database.unchanged(version) is None

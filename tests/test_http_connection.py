@@ -1,13 +1,14 @@
 """HTTP/1.1 over a real socket: framing, limits, malformed requests."""
 
 import http.client
+import os
 import socket
 import struct
 from collections.abc import Iterator
 
 import pytest
 
-from exporter.http_connection import HEAD_LIMIT_BYTES
+from exporter.http_connection import HEAD_LIMIT_BYTES, Connection
 from tests.clients import Client, FakeSource, serving
 
 GET = b"GET /-/healthy HTTP/1.1\r\nHost: test\r\n"
@@ -259,3 +260,11 @@ def test_standard_clients_understand_the_answers() -> None:
             assert answer.status == 200
             assert not answer.will_close
         connection.close()
+
+
+def test_closing_never_fails() -> None:
+    ours, theirs = socket.socketpair()
+    connection = Connection(ours, 1.0, 1.0)
+    os.close(ours.fileno())
+    connection.close()
+    theirs.close()

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,3 +243,42 @@ def test_last_call_of_configure_wins() -> None:
     configure("info", "logfmt", second)
     logger.info("event")
     assert (first.getvalue(), len(second.getvalue().splitlines())) == ("", 1)
+
+
+def test_pipe_that_nobody_reads_costs_lines_and_no_time() -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as reader, open(write, "w") as stream:
+        os.set_blocking(read, False)
+        configure("info", "logfmt", stream)
+        for _ in range(2000):
+            logger.info("x" * 100)
+        kept = len(reader.read().splitlines())
+        logger.info("read again")
+        lines = reader.read().decode().splitlines()
+    assert 0 < kept < 2000
+    assert (
+        f'level=warn logger=logs msg="log lines lost" lines={2000 - kept}' in lines[0]
+    )
+    assert lines[1].endswith('msg="read again"')
+    assert len(lines) == 2
+
+
+def test_long_line_waits_for_nobody_either() -> None:
+    read, write = os.pipe()
+    with open(read, "rb") as reader, open(write, "w") as stream:
+        os.set_blocking(read, False)
+        configure("info", "json", stream)
+        for _ in range(20):
+            logger.info("ä" * 3000)
+        reader.read()
+        logger.info("read again")
+        torn, lost, again = reader.read().decode().splitlines()
+    assert torn == ""
+    assert "log lines lost" in lost
+    assert json.loads(again)["msg"] == "read again"
+
+
+def test_closed_stream_costs_lines_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    configure("info", "logfmt")
+    logger.info("event")

@@ -290,6 +290,23 @@ def test_state_file_that_cannot_be_written_holds_the_counters(
     assert (page(HITS), page(BACKLOG, table="cache_events")) == (3, 0)
 
 
+def test_state_file_that_is_removed_under_it_comes_back(
+    files: Files, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path)
+    exporter = make_exporter(config)
+    add_rows(files)
+    shown = scrape(exporter)("hakgal_cache_hits_total")
+    before = read_state(tmp_path)
+    (tmp_path / "exporter-state.json").unlink()
+    scrape(exporter)
+    assert read_state(tmp_path) == before
+    (tmp_path / "exporter-state.json").unlink()
+    exporter.close()
+    files.performance.prune("cache_events")
+    assert scrape(make_exporter(config))("hakgal_cache_hits_total") == shown
+
+
 def test_page_shows_only_what_a_kill_cannot_take_back(
     files: Files, tmp_path: Path, slow_disk: SlowDisk
 ) -> None:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from exporter.errors import ServerError
-from exporter.server import Server
+from exporter.server import OWN_DESCRIPTORS, Server
 from tests.clients import WAIT_SECONDS, Client, FakeSource, serving
 
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -275,7 +275,7 @@ def test_no_thread_keeps_the_process_alive(source: FakeSource) -> None:
     with serving(source) as address, Client(address) as client:
         client.get()
         started = set(threading.enumerate()) - before
-        assert len(started) == 2
+        assert len(started) == 1  # a connection's is none that is waited for
         assert all(thread.daemon for thread in started)
     for thread in started:
         thread.join(WAIT_SECONDS)
@@ -292,17 +292,46 @@ def test_stopping_before_start_or_twice_is_harmless(source: FakeSource) -> None:
 def test_connection_without_a_thread_costs_itself_only(
     source: FakeSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(thread: threading.Thread) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     with serving(source) as address, Client(address) as before:
         assert before.get().status == 200
         with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", fail)
+            patch.setattr("exporter.server.start_new_thread", fail)
             with Client(address) as client:
                 assert client.is_closed()
         with Client(address) as after:
             assert after.get().status == before.get().status == 200
+
+
+def test_connection_without_memory_costs_itself_only(
+    source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with serving(source) as address:
+        with monkeypatch.context() as patch:
+            patch.setattr("exporter.server.Connection", fail)
+            with Client(address) as client:
+                assert client.is_closed()
+        with Client(address) as after:
+            assert after.get().status == 200
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"),
+    [(1024, 512), (100, 100 - OWN_DESCRIPTORS), (8, 1), (resource.RLIM_INFINITY, 512)],
+    ids=str,
+)
+def test_connections_leave_descriptors_for_scrapes(
+    source: FakeSource, monkeypatch: pytest.MonkeyPatch, limit: int, most: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    server = Server(source, ["127.0.0.1:0"])
+    server.stop()
+    assert server.max_connections == most
 
 
 def test_file_descriptors_running_out_costs_an_idle_connection(

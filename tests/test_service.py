@@ -3,14 +3,17 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from exporter.service import STRAY_SIGNALS
 from tests.databases import Files
 from tests.exporters import Command, file_flags, read_state, run, run_as_nobody
-from tests.servers import Processes
+from tests.servers import ROOT, Processes, answers, wait_until
 
 STOP_SIGNALS = [pytest.param(s, id=s.name) for s in (signal.SIGTERM, signal.SIGINT)]
 
@@ -66,6 +69,37 @@ def test_signal_stops_it_with_the_checkpoint_written(
     assert command.process.wait(10) == 0
     assert read_state(tmp_path)["cache_events"]["cursor"] == 3
     assert command.output.splitlines()[-1].endswith("msg=stopped")
+
+
+@pytest.mark.parametrize("stray", sorted(STRAY_SIGNALS))
+def test_stray_signal_ends_nothing(
+    command: Command, folder: Path, stray: signal.Signals
+) -> None:
+    command.start()
+    for _ in range(3):
+        command.process.send_signal(stray)
+    assert command.get("/-/healthy").status == 200
+    assert command.stop() == 0
+
+
+def test_terminal_that_hangs_up_stops_it_in_order(folder: Path, free_port: int) -> None:
+    master, terminal = os.openpty()
+    flags = [*file_flags(folder), f"--web.listen-address=127.0.0.1:{free_port}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "exporter", *flags],
+        stdin=terminal,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    try:
+        wait_until(lambda: answers(f"http://127.0.0.1:{free_port}/-/healthy"), 20)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+        os.close(terminal)
 
 
 def test_checkpoint_that_cannot_be_written_at_the_end_is_one_line(

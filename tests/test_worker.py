@@ -192,3 +192,18 @@ def test_end_of_the_process_is_not_isolated(error: type[BaseException]) -> None:
 
     with pytest.raises(error):
         isolate(end)
+
+
+def test_thread_outlives_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = threading.Event()
+
+    def fail(*_: object) -> None:
+        failed.set()
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("exporter.worker.answer", fail)
+        worker = Worker("test")
+        worker.submit(int)
+        assert failed.wait(SECONDS)
+    assert worker.submit(lambda: 42).result(SECONDS) == 42

@@ -81,10 +81,14 @@ class Ledger:
         low = _tally(self.exposed + self.fresh, self.confirmed)
         low[MISSED] = low.get(MISSED, 0) + self.missed
         difference = self._compare(page, low, self._high(low), 0)
+        self.begin_anew(page)
+        return difference
+
+    def begin_anew(self, page: Tally) -> None:
+        """Take what a page shows for right; all rows until then are no matter."""
         self.confirmed, self.is_read = dict(page), False
         self.fresh, self.exposed, self.doubtful = [], [], []
         self.missed = self.unseen = 0
-        return difference
 
     def check(self, page: Tally, backlog: float | None) -> Difference:
         """Compare with a page that may show a part; no backlog: no matter how many."""

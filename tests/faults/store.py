@@ -99,6 +99,10 @@ class Store:
         if left and not self.is_open:
             self.harm.append(f"made beside {self.path.name}: {left}")
 
+    def connect(self) -> sqlite3.Connection:
+        """Return another connection to the file."""
+        return _connect(self.path)
+
     def close(self) -> None:
         """Stop writing, in order: the last connection folds the log."""
         if self._db:

@@ -90,11 +90,14 @@ class Target:
         self.log = folder / "exporter.log"
         self.starts = 0
         self.crashes: list[str] = []
-        self.around: tuple[str, ...] = ()  # a command that starts the interpreter
+        self.environment: dict[str, str] = {}
+        self.prefix: tuple[str, ...] = ()  # a command that starts it, with its limits
+        self.output: int | None = None  # instead of the log
+        self.patience_seconds = ANSWER_SECONDS
         self.program: tuple[str, ...] = ("-m", "exporter")
-        self._port = _find_port()
+        self.port = _find_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self._flags = (
+        self.flags = (
             f"--database.knowledge-base={knowledge_base}",
             f"--database.performance={performance}",
             f"--state.file={self.state}",
@@ -116,27 +119,48 @@ class Target:
     def start(self) -> None:
         """Start it; it may take a moment until it answers."""
         assert self._process is None
-        address = f"--web.listen-address=127.0.0.1:{self._port}"
+        address = f"--web.listen-address=127.0.0.1:{self.port}"
         self.starts += 1
+        command = [sys.executable, *self.program, *self.flags, address]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.around, sys.executable, *self.program, *self._flags, address],
+                [*self.prefix, *command],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=log if self.output is None else self.output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                env=os.environ | {"PYTHONPATH": str(ROOT)} | self.environment,
             )
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that was started."""
+        assert self._process is not None
+        return self._process
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit code of what ends by itself, None if it does not."""
+        with suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(seconds)
+            self._process = None
+            return code
+        return None
 
     def wait_until_up(self) -> None:
         """Wait until it listens."""
         until = time.monotonic() + START_SECONDS
         while time.monotonic() < until and not self._has_ended():
-            try:
-                socket.create_connection(("127.0.0.1", self._port), 1.0).close()
+            if self.answers():
                 return
-            except OSError:
-                time.sleep(0.005)
+            time.sleep(0.005)
         self._crash("does not start")
+
+    def answers(self) -> bool:
+        """Tell whether it listens."""
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+        except OSError:
+            return False
+        return True
 
     def scrape(self, asking: Asking) -> Page | None:
         """Return a page that was received whole, None if none was."""
@@ -183,7 +207,9 @@ class Target:
 
     def _fetch(self, asking: Asking) -> Page:
         started = time.monotonic()
-        client = http.client.HTTPConnection("127.0.0.1", self._port, ANSWER_SECONDS)
+        client = http.client.HTTPConnection(
+            "127.0.0.1", self.port, self.patience_seconds
+        )
         with closing(client):
             client.request("GET", "/metrics", headers=asking.headers)
             answer = client.getresponse()

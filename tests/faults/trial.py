@@ -41,6 +41,7 @@ class Trial:
         self.tally: Counter[str] = Counter()
         self.trouble: list[str] = []
         self.story: list[str] = []
+        self._added_before = 0  # facts, when counting began anew
         # All counters as the pages showed them that were there by then, oldest first.
         self._seen: list[tuple[float, dict[tuple[str, ...], float]]] = [(0.0, {})]
 
@@ -158,7 +159,7 @@ class Trial:
             self.start()
         self.target.wait_until_up()
         until = time.monotonic() + SETTLE_SECONDS
-        while not (page := self.scrape(patiently=True)) or not self._is_whole(page):
+        while not (page := self.scrape(patiently=True)) or not self.is_whole(page):
             self.target.check()
             if time.monotonic() > until or not self.target.is_up:
                 raise Unsettled(self._failing(page))
@@ -167,6 +168,17 @@ class Trial:
         self._settle(page)
 
     # What is compared
+
+    def forget_pages(self) -> None:
+        """Let counters fall once; what they have to be, the ledgers say."""
+        self._seen = [(0.0, {})]
+
+    def begin_anew(self, page: Page) -> None:
+        """Take a page's counters for the first that were ever seen."""
+        self._seen = [(page.ended, page.counters)]
+        added = page.gauge("hakgal_facts_added_total") or 0
+        ledger = self.knowledge_base.tables[FACTS.name].ledger
+        self._added_before = int(added) - rows_in(ledger.confirmed)
 
     def _seen_at(self, moment: float) -> dict[tuple[str, ...], float]:
         """Return the counters as pages had shown them by a moment."""
@@ -177,7 +189,8 @@ class Trial:
         for table in self.tables():
             table.ledger.expose()
 
-    def _is_whole(self, page: Page) -> bool:
+    def is_whole(self, page: Page) -> bool:
+        """Say whether a page shows all rows of every table."""
         return page.succeeded("storage") and all(
             page.succeeded(table.spec.collector) and self._backlog(page, table) == 0
             for table in self.tables()
@@ -223,7 +236,7 @@ class Trial:
         if not self.knowledge_base.is_open:
             return
         held = self.knowledge_base.value("SELECT COUNT(*) FROM facts")
-        ever = rows_in(facts.ledger.confirmed)
+        ever = rows_in(facts.ledger.confirmed) + self._added_before
         for name, right in (("hakgal_facts", held), ("hakgal_facts_added_total", ever)):
             found = page.gauge(name)
             if found != right and facts.last <= INLINE_IDS:

@@ -9,10 +9,16 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.torture import files, rounds
+from tests.torture import files, leaks, process, properties, rounds
 from tests.torture.report import Effort, Fault, Found, table
 
-FAULTS: tuple[Fault, ...] = (*rounds.FAULTS, *files.FAULTS)
+FAULTS: tuple[Fault, ...] = (
+    *rounds.FAULTS,
+    *properties.FAULTS,
+    *files.FAULTS,
+    *process.FAULTS,
+    *leaks.FAULTS,
+)
 MOST_NOTES = 10
 
 

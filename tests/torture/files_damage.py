@@ -19,8 +19,7 @@ from tests.databases import App
 from tests.faults import data_faults
 from tests.faults.store import Store
 from tests.faults.target import Scraping
-from tests.torture.report import Effort, Fault, Found
-from tests.torture.scene import (
+from tests.torture.files_scene import (
     Content,
     Scene,
     collectors,
@@ -28,6 +27,7 @@ from tests.torture.scene import (
     take,
     take_crashed,
 )
+from tests.torture.report import Effort, Fault, Found
 
 PAGE_BYTES = 4096
 MOST_ROWS = 100

@@ -15,8 +15,7 @@ from tests.databases import App
 from tests.exporters import AS_NOBODY, NOBODY
 from tests.faults.store import Store
 from tests.faults.target import Target
-from tests.torture.report import Effort, Fault, Found
-from tests.torture.scene import (
+from tests.torture.files_scene import (
     Content,
     Scene,
     collectors,
@@ -25,6 +24,7 @@ from tests.torture.scene import (
     take,
     take_crashed,
 )
+from tests.torture.report import Effort, Fault, Found
 
 MOST_ROWS = 60
 FULL = ("database or disk is full", "disk I/O error")
@@ -269,7 +269,7 @@ def _read_slowly(scene: Scene, seconds: float) -> int:
     scene.trial.end(signal.SIGKILL)
     store = scene.rng.choice(scene.trial.stores)
     scene.trial.write(most=MOST_ROWS)
-    scene.target.around = (
+    scene.target.prefix = (
         *("strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", str(store.path)),
         *("-e", "trace=read,pread64"),
         *("-e", f"inject=read,pread64:delay_enter={int(seconds * 1e6)}"),
@@ -283,7 +283,7 @@ def _read_slowly(scene: Scene, seconds: float) -> int:
         page = scene.look(strict=False, timeout=timeout)
         slow += bool(page and not page.succeeded(collectors(store)[0]))
     scene.trial.end(signal.SIGKILL)
-    scene.target.around = ()
+    scene.target.prefix = ()
     return slow
 
 

@@ -7,8 +7,8 @@ from functools import partial
 
 from tests.databases import App
 from tests.servers import wait_until
+from tests.torture.files_scene import Scene, collectors
 from tests.torture.report import Effort, Fault, Found
-from tests.torture.scene import Scene, collectors
 
 WRITE = "INSERT INTO performance_metrics(metric_name, metric_value) VALUES ('a', 1)"
 READ = "SELECT COUNT(*) FROM query_times"

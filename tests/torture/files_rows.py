@@ -23,8 +23,8 @@ from tests.faults.rows import (
     place_of,
 )
 from tests.faults.store import Store
+from tests.torture.files_scene import Scene
 from tests.torture.report import Effort, Fault, Found
-from tests.torture.scene import Scene
 
 MOST_ROWS = 40
 WILD = (

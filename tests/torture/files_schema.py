@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tests.exporters import read_state
 from tests.faults.store import Store
+from tests.torture.files_scene import Scene, failed
 from tests.torture.report import Effort, Fault, Found
-from tests.torture.scene import Scene, failed
 
 LAST_ID = 2**63 - 1
 MOST_ROWS = 40

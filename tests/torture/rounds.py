@@ -25,5 +25,5 @@ def play(effort: Effort) -> Found:
     return found
 
 
-NAME = "{} kinds of fault to data, times {} to the process".format(*KINDS)
+NAME = "{} kinds of fault to data, times {} to the exporter".format(*KINDS)
 FAULTS = (Fault("rounds", NAME, play),)
