@@ -125,6 +125,8 @@ class Database:
                 return self._read_once(work, deadline)
             except sqlite3.Error as error:
                 raise self.explain(error) from error
+            except UnicodeDecodeError as error:  # a damaged name in SQLite's message
+                raise self._error(_EXPLANATIONS["SQLITE_CORRUPT"]) from error
             except _UnsettledError:
                 if attempts_left <= 0 and time.monotonic() >= give_up:
                     raise

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -410,6 +410,18 @@ def test_header_that_says_two_things_leaves_no_trace(
     before = traces(tmp_path)
     assert read(path) == 3
     assert traces(tmp_path) == before
+
+
+def test_damaged_name_in_the_schema_is_refused(tmp_path: Path) -> None:
+    """SQLite's message quotes it, and Python cannot read that message."""
+    path = make(tmp_path, "delete")
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute(
+            "UPDATE sqlite_schema SET name = CAST(x'f2' AS TEXT), sql = 'CREATE x'"
+            " WHERE name = 'cache_events'"
+        )
+    assert "the file is damaged" in refusal(path)
 
 
 @pytest.mark.parametrize("suffix", ["-wal", "-shm"])
