@@ -252,7 +252,7 @@ def is_true(found: list[object], truth: list[object]) -> bool:
 def _ask(db: sqlite3.Connection, query: str) -> object:
     try:
         return db.execute(query).fetchall()
-    except (sqlite3.Error, OverflowError):
+    except (sqlite3.Error, OverflowError, UnicodeDecodeError):
         return None
 
 
