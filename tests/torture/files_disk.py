@@ -319,6 +319,7 @@ def _set_mode(scene: Scene, number: int) -> None:
         if store.mode != mode:
             store.close()
         store.mode = mode
+        store.run("SELECT COUNT(*) FROM sqlite_schema")
 
 
 def _write_each(scene: Scene) -> None:
