@@ -147,7 +147,7 @@ class Connection:
             if room < 0:
                 status = 431 if lines else 414
                 raise RequestError(HTTPStatus(status), "request too large")
-            if line.strip(b"\r\n"):
+            if line not in (b"\r\n", b"\n"):  # nor is "\r\r\n" the end to others
                 lines.append(line)
             elif lines:
                 return lines

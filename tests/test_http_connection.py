@@ -149,6 +149,8 @@ def test_empty_body_keeps_the_connection(client: Client, lines: bytes) -> None:
         b"Accept: \0\r\n",
         b"Acc\0ept: a\r\n",
         b"Accept: a\rb\r\n",
+        b"Accept: a\r\r\n",
+        b"Accept: a\r\n\r\r\n",
     ],
 )
 def test_malformed_header_is_refused(client: Client, lines: bytes) -> None:
