@@ -31,6 +31,8 @@ ACCEPT_PAUSE_SECONDS = 0.1
 # both databases with their side files twice, files in /proc.
 OWN_DESCRIPTORS = 32
 
+Place = dict[Connection, None]
+
 logger = logging.getLogger(__name__)
 
 
@@ -64,10 +66,12 @@ class Server:
         self._pages = Pages(source, telemetry_path, max_requests)
         self._guard = guard
         self._stopping = threading.Event()
-        # Its lock guards the two collections; it tells when a connection leaves one.
+        # Its lock guards the next three; it tells when a connection leaves one. In
+        # each, whoever has been there longest comes first.
         self._changed = threading.Condition()
-        self._waiting: dict[Connection, None] = {}  # longest waiting first
-        self._busy: set[Connection] = set()
+        self._waiting: Place = {}  # for a request
+        self._busy: Place = {}  # with an answer
+        self._sending: Place = {}
         self._listeners = listen_on_all(addresses)
         self._acceptors: list[threading.Thread] = []
         self.addresses: list[tuple[str, int]] = [
@@ -96,8 +100,10 @@ class Server:
         for listener in self._listeners:
             listener.close()
         with self._changed:
-            self._changed.wait_for(lambda: not self._busy, self.stop_seconds)
-            for connection in (*self._waiting, *self._busy):
+            self._changed.wait_for(
+                lambda: not (self._busy or self._sending), self.stop_seconds
+            )
+            for connection in (*self._waiting, *self._busy, *self._sending):
                 connection.abort()
             self._changed.wait_for(lambda: not self._waiting, self.stop_seconds)
 
@@ -132,7 +138,8 @@ class Server:
     def _admit(self, connection: Connection) -> None:
         """Start a connection's thread, or refuse the connection if all are busy."""
         with self._changed:
-            is_full = len(self._waiting) + len(self._busy) >= self.max_connections
+            places = self._waiting, self._busy, self._sending
+            is_full = sum(map(len, places)) >= self.max_connections
             is_admitted = not is_full or self._make_room()
             if is_admitted:
                 self._waiting[connection] = None
@@ -152,11 +159,16 @@ class Server:
         self._forget(connection)
 
     def _make_room(self) -> bool:
-        """Cut off the connection that has waited longest, if any; needs the lock."""
-        for connection in self._waiting:
-            del self._waiting[connection]
-            connection.abort()
-            return True
+        """Cut off whose client we have waited for longest, if any; needs the lock.
+
+        First who sends nothing, then who reads nothing: clients that ask for pages
+        and leave them unread could otherwise keep all others out.
+        """
+        for place in (self._waiting, self._sending):
+            for connection in place:
+                del place[connection]
+                connection.abort()
+                return True
         return False
 
     def _serve(self, connection: Connection) -> None:
@@ -189,35 +201,31 @@ class Server:
         except RequestError as error:
             _refuse(connection, error.status, str(error))
             return False
-        if request is None or not self._begin(connection):
+        if request is None or not self._move(connection, self._waiting, self._busy):
             return False
         refusal = self._guard.refusal(connection, request) if self._guard else None
         response = refusal or self._pages.answer(request)
         closes = request.closes or self._stopping.is_set()
+        self._move(connection, self._busy, self._sending)
         connection.send(response, closes=closes, with_body=request.method != "HEAD")
-        self._end(connection)
-        return not (closes or self._stopping.is_set())
+        is_open = self._move(connection, self._sending, self._waiting)
+        return is_open and not (closes or self._stopping.is_set())
 
-    def _begin(self, connection: Connection) -> bool:
-        """Protect a connection from being cut off, unless that has happened."""
+    def _move(self, connection: Connection, here: Place, there: Place) -> bool:
+        """Let a connection go on to another place, unless it was cut off."""
         with self._changed:
-            if connection not in self._waiting:
+            if connection not in here:
                 return False
-            del self._waiting[connection]
-            self._busy.add(connection)
-            return True
-
-    def _end(self, connection: Connection) -> None:
-        with self._changed:
-            self._busy.discard(connection)
-            self._waiting[connection] = None
+            del here[connection]
+            there[connection] = None
             self._changed.notify_all()
+            return True
 
     def _forget(self, connection: Connection) -> None:
         """Close a connection; before that, nobody can find it to abort it."""
         with self._changed:
-            self._waiting.pop(connection, None)
-            self._busy.discard(connection)
+            for place in (self._waiting, self._busy, self._sending):
+                place.pop(connection, None)
             self._changed.notify_all()
         connection.close()
 

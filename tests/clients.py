@@ -65,9 +65,16 @@ class Client:
     """A connection to a server."""
 
     def __init__(
-        self, address: tuple[str, int], tls: ssl.SSLContext | None = None
+        self,
+        address: tuple[str, int],
+        tls: ssl.SSLContext | None = None,
+        *,
+        seconds: float = WAIT_SECONDS,
+        source: str = "",
     ) -> None:
-        self.socket = socket.create_connection(address, WAIT_SECONDS)
+        """Connect, from another of our own addresses if need be."""
+        here = (source, 0) if source else None
+        self.socket = socket.create_connection(address, seconds, here)
         if tls:
             try:
                 self.socket = tls.wrap_socket(self.socket, server_hostname=address[0])

@@ -223,13 +223,47 @@ def test_client_that_does_not_read_is_cut_off(source: FakeSource) -> None:
     with Client(server.addresses[0]) as client:
         client.send(SCRAPE)
         source.wait_until_entered()
-        _wait_for(lambda: not server._busy)
+        _wait_for(lambda: not (server._busy or server._sending))
         received = 0
         with suppress(ConnectionError):
             while data := client.socket.recv(1_000_000):
                 received += len(data)
         assert received < len(source.help_text)
     server.stop()
+
+
+def test_clients_that_do_not_read_make_room(source: FakeSource) -> None:
+    source.help_text = "x" * 20_000_000  # more than the buffers of both ends
+    server = Server(source, ["127.0.0.1:0"])
+    server.max_connections = 2
+    server.start()
+    address = server.addresses[0]
+    with Client(address) as older, Client(address) as newer:
+        for client in (older, newer):
+            client.send(SCRAPE)
+            source.wait_until_entered()
+        _wait_for(lambda: len(server._sending) == 2)
+        with Client(address) as late:
+            assert late.get("/-/healthy").status == 200
+        assert len(newer.read_answer().body) > len(source.help_text)
+        with suppress(ConnectionError):
+            received = older.socket.recv(len(source.help_text), socket.MSG_WAITALL)
+            assert len(received) < len(source.help_text)
+    server.stop()
+
+
+def test_answer_on_its_way_is_finished_when_stopping(source: FakeSource) -> None:
+    source.help_text = "x" * 20_000_000
+    server = Server(source, ["127.0.0.1:0"])
+    server.start()
+    with Client(server.addresses[0]) as client:
+        client.send(SCRAPE)
+        _wait_for(lambda: len(server._sending) == 1)
+        stopper = threading.Thread(target=server.stop)
+        stopper.start()
+        _wait_until_refused(server.addresses[0])
+        assert len(client.read_answer().body) > len(source.help_text)
+        stopper.join(WAIT_SECONDS)
 
 
 def test_running_request_is_finished_when_stopping(source: FakeSource) -> None:
