@@ -11,6 +11,9 @@ from exporter.worker import answer
 T = TypeVar("T")
 
 TURN_SHARE = 0.5  # of a caller's time, to wait until what is being made is done
+# Of a caller's time, what the one next in line must have left: whoever asks in a great
+# hurry gets what could be made in that time, and must not hand it on.
+LEAST_SHARE = 0.4
 
 
 class SingleFlight(Generic[T]):
@@ -29,15 +32,17 @@ class SingleFlight(Generic[T]):
         """Return what ``make`` returns or raises, made by this caller or another.
 
         ``deadline``, on the monotonic clock, is when ``make`` will be done; who must be
-        done earlier than the one next in line makes its own.
+        done earlier than the one next in line, or has far more time, makes its own.
         """
         mine: Future[T] = Future()
+        now = time.monotonic()
         with self._lock:
             flight = self._next
-            is_late = flight is not None and self._deadline > deadline
+            earliest = now + LEAST_SHARE * (deadline - now)
+            fits = earliest <= self._deadline <= deadline
             if flight is None:
                 self._next, self._deadline = mine, deadline
-        if is_late:
+        if flight is not None and not fits:
             return make()
         if flight is not None:
             return flight.result()

@@ -91,6 +91,17 @@ def test_who_is_in_a_hurry_does_not_wait_for_the_one_in_line(maker: Maker) -> No
     assert sorted(results) == [1, 2, 3]
 
 
+def test_who_has_time_does_not_share_what_was_made_in_a_hurry(maker: Maker) -> None:
+    running = maker.begin()
+    hurried = maker.ask(seconds=0.3 * SECONDS)
+    wait_until(lambda: maker.flight._next is not None, SECONDS)
+    patient = maker.ask(seconds=SECONDS)
+    wait_until(lambda: maker.made == 2, SECONDS)
+    maker.go_on.release(3)
+    results = [asked.result(SECONDS) for asked in (running, patient, hurried)]
+    assert sorted(results) == [1, 2, 3]
+
+
 def test_turn_is_not_waited_for_longer_than_half_the_time(maker: Maker) -> None:
     running = maker.begin()
     impatient = maker.ask(seconds=0.2)
