@@ -17,7 +17,8 @@ from exporter.tail import Reading, State
 class Found:
     """What the parts of one scrape answered, by collector and by database.
 
-    ``noted`` errors belong to a whole database and have been logged as such.
+    ``noted`` errors belong to a whole database and have been logged as such. Without
+    ``had_time``, errors mean nothing to the log.
     """
 
     readings: dict[str, Outcome[Reading]] = field(default_factory=dict)
@@ -25,6 +26,7 @@ class Found:
     system: Outcome[list[Metric]] | None = None
     up: dict[str, bool] = field(default_factory=dict)
     noted: list[Exception] = field(default_factory=list)
+    had_time: bool = True
 
 
 class Families:
@@ -65,7 +67,7 @@ class Families:
         if found.system:
             outcomes["system"] = found.system
         for name, built in outcomes.items():
-            if built.error not in found.noted:
+            if built.error not in found.noted and (found.had_time or not built.error):
                 self._failures.note(name, built.error)
         known = {table: shown[table] for table in self._tables if table in shown}
         if not self._trouble[1] or not _are_same(known, self._trouble[0]):

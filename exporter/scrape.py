@@ -42,6 +42,9 @@ SAVE_SHARE = 0.95
 # Two threads that both want the interpreter are slower than one after the other. One
 # that takes longer than this, on a slow disk, is waited for beside the other.
 HEAD_START_SECONDS = 0.02
+# With less, that something was not done in time says more about who asked than about
+# us, and is on that page only: no log line, which anybody could have made by asking.
+FAIR_SECONDS = 0.5
 UNASKED_SECONDS = 10.0  # for a pass that no scrape asked for
 LOOK_AGAIN_SECONDS = 1.0  # more often would hold up the reading that is waited for
 CLOSE_SECONDS = 5.0
@@ -134,7 +137,7 @@ class Exporter:
             finally:
                 self._one_at_a_time.release()
         else:
-            found = self._nothing(names)
+            found = self._nothing(budget_seconds, names)
         saved_at = self._checkpoint.saved_at if self._checkpoint else None
         yield from self._families.build(found, self._shown, saved_at)
         if names == self.collector_names:
@@ -179,14 +182,15 @@ class Exporter:
                 asked.append((source, future))
                 with suppress(TimeoutError):
                     future.exception(HEAD_START_SECONDS)
-        found = Found()
+        found = Found(had_time=budget >= FAIR_SECONDS)
         if "system" in names:
             families = self._machine.submit(lambda: checked(self._system.families()))
             found.system = _wait(families, answer_by)
         for source, future in asked:
             self._add(found, source, names, _wait(future, answer_by))
         saved = _wait(self._saver.submit(self._save), save_by)
-        self._failures.note("checkpoint", saved.error)
+        if found.had_time or not saved.error:
+            self._failures.note("checkpoint", saved.error)
         return found
 
     def _add(
@@ -195,7 +199,8 @@ class Exporter:
         """Add what a database's pass found, or its failure for each of its parts."""
         database = source.database.name
         found.up[database] = seen.result is not None
-        self._failures.note(database, seen.error)
+        if found.had_time or not seen.error:
+            self._failures.note(database, seen.error)
         if seen.result is None:
             found.noted += [seen.error] if seen.error else []
             failed: Outcome[Any] = Outcome(None, seen.error, seen.seconds)
@@ -207,8 +212,9 @@ class Exporter:
         if seen.result.storage:
             found.storage[database] = seen.result.storage
 
-    def _nothing(self, names: frozenset[str]) -> Found:
-        found, error = Found(), ExporterError("an earlier scrape is still being read")
+    def _nothing(self, budget: float, names: frozenset[str]) -> Found:
+        found = Found(had_time=budget >= FAIR_SECONDS)
+        error = ExporterError("an earlier scrape is still being read")
         for source in self._sources:
             if source.serves(names):
                 self._add(found, source, names, Outcome(None, error, 0.0))

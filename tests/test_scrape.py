@@ -441,3 +441,24 @@ def test_scrapes_stay_in_time_while_a_large_table_is_first_read(
             started = time.monotonic()
             fetch_page(address, X_Prometheus_Scrape_Timeout_Seconds="1")
             assert time.monotonic() - started < 1
+
+
+def test_who_gives_no_time_makes_no_noise(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = make_exporter(make_config(folder))
+    scrape(exporter)
+    with exporter._one_at_a_time, caplog.at_level("INFO"):
+        assert "facts" in scrape(exporter, budget_seconds=0.001).failed
+        assert not caplog.records
+        assert "facts" in scrape(exporter, budget_seconds=0.5).failed
+    assert {record.getMessage() for record in caplog.records} == {"failing"}
+
+
+def test_late_answer_to_who_gives_no_time_is_not_logged(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = make_exporter(make_config(folder))
+    with caplog.at_level("INFO"):
+        assert scrape(exporter, budget_seconds=0.0).failed
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
