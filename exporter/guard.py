@@ -124,6 +124,14 @@ def _refuse_to_open(path: Path, old: WebConfig, new: WebConfig) -> None:
     if bool(old.tls) is not bool(new.tls):
         got = "TLS switched on" if new.tls else "TLS switched off"
         problems.append(f"{path}: tls_server_config: got {got}, want a restart with it")
+    if old.tls and new.tls:
+        section = f"{path}: tls_server_config"
+        if old.tls.needs_certificate and not new.tls.needs_certificate:
+            got = "clients that need no certificate any more"
+            problems.append(f"{section}: got {got}, want a restart with it")
+        elif old.tls.client_names and not new.tls.client_names:
+            got = "no client_allowed_sans any more"
+            problems.append(f"{section}: got {got}, want a restart with it")
     if old.users and not new.users:
         got = "no users any more"
         problems.append(f"{path}: basic_auth_users: got {got}, want a restart with it")

@@ -14,6 +14,7 @@ from tests.certificates import names_of_localhost
 from tests.clients import Answer, Client, FakeSource, serving
 from tests.webs import CLIENTS, TLS, Web, basic, hash_of, serial, users
 
+GIVEN = "VerifyClientCertIfGiven"
 HEADERS = """\
 http_server_config:
   headers:
@@ -206,6 +207,36 @@ def test_tls_is_not_switched_off(web: Web, caplog: pytest.LogCaptureFixture) -> 
         with Client(address, web.trusting()) as client:
             assert client.get().status == 200
     assert "TLS switched off" in vars(caplog.records[-1])["fields"]["error"]
+
+
+@pytest.mark.usefixtures("no_settling")
+def test_certificates_of_clients_stay_required(
+    web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
+    guard = Guard(web.write(CLIENTS))
+    with serving(FakeSource(), guard=guard) as address:
+        for cut in (TLS, CLIENTS.replace("RequireAndVerifyClientCert", GIVEN)):
+            web.write(cut)
+            with (
+                pytest.raises(OSError, match="ALERT"),
+                Client(address, web.trusting()) as client,
+            ):
+                client.get()
+    assert "no certificate any more" in vars(caplog.records[-1])["fields"]["error"]
+
+
+@pytest.mark.usefixtures("no_settling")
+def test_names_of_clients_stay_required(
+    web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair = web.clients.issue("prometheus")
+    guard = Guard(web.write(CLIENTS, "  client_allowed_sans: [another]\n"))
+    with serving(FakeSource(), guard=guard) as address:
+        web.write(CLIENTS)
+        with Client(address, web.trusting(pair)) as client:
+            assert client.get().status == 403
+    error = vars(caplog.records[-1])["fields"]["error"]
+    assert "no client_allowed_sans any more" in error
 
 
 @pytest.mark.usefixtures("no_settling")
