@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from tests.torture import files, leaks, process, properties, rounds
+from tests.torture import files, leaks, network, process, properties, rounds
 from tests.torture.report import Effort, Fault, Found, table
 
 FAULTS: tuple[Fault, ...] = (
@@ -17,6 +17,7 @@ FAULTS: tuple[Fault, ...] = (
     *properties.FAULTS,
     *files.FAULTS,
     *process.FAULTS,
+    *network.FAULTS,
     *leaks.FAULTS,
 )
 MOST_NOTES = 10

@@ -1,0 +1,354 @@
+"""What clients and renewals do to TLS: who may not come in stays out, others do not.
+
+Everything is asked over TLS, with a client's certificate and a password, by a scraper
+that trusts the authority and not one certificate.
+"""
+
+import os
+import random
+import socket
+import ssl
+import subprocess
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography import x509
+
+from tests.certificates import Authority, names_of_localhost
+from tests.clients import Client
+from tests.torture.connections import by_many, drip
+from tests.torture.report import Effort, Fault, Found
+from tests.torture.talk import exchange, objection, parse_replies
+from tests.torture.victim import Victim, attacked, complain
+from tests.webs import CLIENTS, TLS, Web, basic, serial, users
+
+REQUEST = b"GET /metrics HTTP/1.1\r\nHost: torture\r\n\r\n"
+LOGIN = basic("alice", "right")
+USERS = users(alice="right")
+FAILING = "failing"  # of the web configuration, said once and at level warn
+
+Address = tuple[str, int]
+
+
+class Protected(NamedTuple):
+    """An exporter's certificates, and a client that may come in."""
+
+    web: Web
+    pair: tuple[Path, Path]
+
+    def tls(self) -> ssl.SSLContext:
+        return self.web.trusting(self.pair)
+
+    def write(self, *parts: str) -> None:
+        """Replace the file as if that were long ago: it is read at once."""
+        _age(self.web.write(*parts))
+
+    def attacked(self, effort: Effort, found: Found) -> AbstractContextManager[Victim]:
+        """Attack an exporter that wants a certificate and a password."""
+        flag = f"--web.config.file={self.web.file}"
+        return attacked(
+            effort, found, flag, login=LOGIN, tls=self.tls, forgiven=[FAILING]
+        )
+
+
+def _protect(effort: Effort) -> Protected:
+    web = Web(effort.folder)
+    pair = web.clients.issue("scraper")
+    web.write(CLIENTS, USERS)
+    return Protected(web, pair)
+
+
+def _age(file: Path, seconds: float = 5.0) -> None:
+    moment = time.time() - seconds - random.random()
+    os.utime(file, (moment, moment))
+
+
+def play_garbage(effort: Effort) -> Found:
+    """Say what is no TLS, or not all of it, in the middle of which we go or wait."""
+    found, protected = Found(), _protect(effort)
+    hello, seed = _client_hello(protected.tls()), effort.rng.random()
+    with protected.attacked(effort, found) as victim:
+
+        def attack(number: int) -> None:
+            rng = random.Random(f"{seed} {number}")
+            sent = bytearray(hello)
+            match number % 4:
+                case 0:
+                    sent = bytearray(rng.randbytes(rng.randrange(1, 2000)))
+                case 1:
+                    del sent[rng.randrange(len(sent)) :]
+                case 2:
+                    for _ in range(rng.randrange(1, 9)):
+                        sent[rng.randrange(len(sent))] = rng.randrange(256)
+                case 3:
+                    sent += rng.randbytes(300)
+            got = exchange(victim.address, bytes(sent), half_closes=True)
+            assert b"HTTP/" not in got, f"{sent[:80]!r}: {got!r}"
+
+        by_many(found, effort.times(2000), attack)
+    return found
+
+
+def play_plain(effort: Effort) -> Found:
+    """Speak HTTP where TLS is wanted: one sentence, and nothing else."""
+    found, protected = Found(), _protect(effort)
+    with protected.attacked(effort, found) as victim:
+
+        def attack(number: int) -> None:
+            target = ("/metrics", "/-/healthy", "/")[number % 3]
+            login = f"Authorization: {LOGIN}\r\n" if number % 2 else ""
+            message = f"GET {target} HTTP/1.1\r\n{login}\r\n".encode()
+            (reply,) = parse_replies(exchange(victim.address, message))
+            assert reply.status == 400, reply
+            assert objection(reply) is None, reply
+
+        by_many(found, effort.times(500), attack)
+    return found
+
+
+def play_slow_handshakes(effort: Effort) -> Found:
+    """Shake hands byte by byte, many at once: others get in meanwhile."""
+    found, protected = Found(), _protect(effort)
+    hello = _client_hello(protected.tls())
+    alive: list[socket.socket] = []
+    with protected.attacked(effort, found) as victim:
+        for _ in range(effort.times(600)):
+            alive.append(socket.create_connection(victim.address, 10.0))
+        found.tried += len(alive)
+        begin = time.monotonic()
+        for byte in hello:
+            alive = [client for client in alive if drip(client, bytes([byte]))]
+            if not alive or time.monotonic() - begin > 15.0:
+                break
+            time.sleep(0.2)
+        complain(found, "crashed", "a slow handshake was waited for", alive)
+        for client in alive:
+            client.close()
+    return found
+
+
+def play_intruders(effort: Effort) -> Found:
+    """Come with no certificate, an expired one, a stranger's, or old protocols."""
+    found, protected = Found(), _protect(effort)
+    web, folder = protected.web, effort.folder / "intruders"
+    folder.mkdir()
+    strangers = Authority(folder, "clients")  # the same name, another key
+    allowed = web.trusting(protected.pair)
+    intruders = {
+        "no certificate": web.trusting(),
+        "expired": web.trusting(web.clients.issue("expired", days=0)),
+        "of a stranger": web.trusting(strangers.issue("stranger")),
+        "of the server's authority": web.trusting(web.servers.issue("wrong")),
+        "the server's own": web.trusting((web.certificate, web.key)),
+        "none, TLS 1.2": web.trusting(None, ssl.TLSVersion.TLSv1_2),
+        "a stranger's, TLS 1.2": web.trusting(
+            strangers.issue("old"), ssl.TLSVersion.TLSv1_2
+        ),
+        "TLS 1.1": _old(web.trusting(protected.pair), ssl.TLSVersion.TLSv1_1),
+        "TLS 1.0": _old(web.trusting(protected.pair), ssl.TLSVersion.TLSv1),
+    }
+    names = [*intruders]
+    with protected.attacked(effort, found) as victim:
+
+        def attack(number: int) -> None:
+            name = names[number % len(names)]
+            got = _ask_tls(victim.address, intruders[name])
+            assert not got, f"{name} was answered {got[:80]!r}"
+
+        by_many(found, effort.times(60 * len(names)), attack)
+        # Without a password, or the attacks above would prove nothing.
+        assert _ask_tls(victim.address, allowed).startswith(b"HTTP/1.1 401 ")
+    return found
+
+
+def _old(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+        context.minimum_version = context.maximum_version = version
+    return context
+
+
+def _ask_tls(address: Address, context: ssl.SSLContext) -> bytes:
+    """Return what is answered to a request without a password, if anything."""
+    with suppress(OSError), Client(address, context) as client:
+        client.send(REQUEST)
+        return client.socket.recv(1 << 16)
+    return b""
+
+
+def play_renegotiation(effort: Effort) -> Found:
+    """Ask a TLS 1.2 server for new keys on the same connection: it does not."""
+    found = Found()
+    web = Web(effort.folder)
+    flag = f"--web.config.file={web.write(TLS)}"
+    with attacked(effort, found, flag, tls=web.trusting) as victim:
+        place = "{}:{}".format(*victim.address)
+        for _ in range(effort.times(20)):
+            talk = subprocess.run(
+                ["openssl", "s_client", "-tls1_2", "-connect", place],
+                input=b"R\n",
+                capture_output=True,
+                timeout=30,
+                check=False,
+            )
+            if b"RENEGOTIATING" not in talk.stdout + talk.stderr:
+                found.note("crashed", f"was not tried: {talk.stderr[-200:]!r}")
+            elif b"no renegotiation" not in talk.stderr:
+                found.note("crashed", f"was done: {talk.stderr[-200:]!r}")
+            found.tried += 1
+    return found
+
+
+def play_renewals(effort: Effort) -> Found:
+    """Renew the certificate under load, in halves too, also while files are written."""
+    found, protected = Found(), _protect(effort)
+    web = protected.web
+    seen: set[str] = set()
+    with protected.attacked(effort, found) as victim:
+
+        def look() -> None:
+            with Client(victim.address, protected.tls()) as client:
+                answer = client.get("/-/healthy", authorization=LOGIN)
+                seen.add(serial(client))
+            if answer.status != 200:
+                found.note("crashed", f"during a renewal: {answer}")
+
+        for number in range(effort.times(150)):
+            _renew(web, effort.rng, look, settles=number % 10 == 0)
+            look()
+            found.tried += 1
+        newest = _serial_of(web.certificate)
+        if newest not in seen or len(seen) < found.tried // 2:
+            found.note("crashed", f"{len(seen)} of {found.tried} certificates shown")
+    return found
+
+
+def _renew(
+    web: Web, rng: random.Random, look: Callable[[], None], *, settles: bool
+) -> None:
+    """Issue a new certificate, half by half of its files, and look in between."""
+    files = [web.certificate, web.key]
+    old = {file: file.read_bytes() for file in files}
+    web.servers.issue("server", *names_of_localhost())
+    new = {file: file.read_bytes() for file in files}
+    for file in files:
+        file.write_bytes(old[file])
+        _age(file)
+    rng.shuffle(files)
+    for file in files:
+        for size in (rng.randrange(len(new[file])), None):
+            file.write_bytes(new[file][:size])
+            if not settles:  # or it is too young to be looked at
+                _age(file)
+            look()
+    for file in files:
+        _age(file)
+
+
+def _serial_of(certificate: Path) -> str:
+    number = x509.load_pem_x509_certificate(certificate.read_bytes()).serial_number
+    text = f"{number:X}"
+    return "0" * (len(text) % 2) + text
+
+
+def play_broken_files(effort: Effort) -> Found:
+    """Break the web configuration in every way: it protects on as it did."""
+    found, protected = Found(), _protect(effort)
+    web, good = protected.web, CLIENTS + USERS
+    opening = (
+        *("", "\n", "{}", "# nothing\n", TLS, CLIENTS, USERS, "\0" + good, good + good),
+        *(TLS + USERS, CLIENTS + "basic_auth_users: {}\n", TLS + USERS.split()[0]),
+        *("tls_server_config: {}\n" + USERS, "!!python/object:os.system x"),
+        *(good.replace("RequireAndVerify", "No"), good.replace("  alice", "  {}")),
+        *(
+            good.replace("server.crt", "gone.crt"),
+            good.replace("clients.pem", "web.yml"),
+        ),
+        good.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven"),
+    )
+    with protected.attacked(effort, found) as victim:
+        for number in range(effort.times(300)):
+            _break(protected, effort.rng, number, opening, good)
+            anonymous = _ask_tls(victim.address, protected.tls())
+            uncertified = _ask_tls(victim.address, web.trusting())
+            if not anonymous.startswith(b"HTTP/1.1 401 ") or uncertified:
+                text = web.file.read_text() if web.file.exists() else "no file"
+                found.note("crashed", f"let in by {text[-200:]!r}")
+            if (status := victim.get("/-/healthy").status) != 200:
+                found.note("crashed", f"log-in answered {status}")
+            found.tried += 1
+    return found
+
+
+def _break(
+    protected: Protected,
+    rng: random.Random,
+    number: int,
+    opening: tuple[str, ...],
+    good: str,
+) -> None:
+    match number % 4:
+        case 0:
+            protected.write(opening[number // 4 % len(opening)])
+        case 1:
+            # Less than the last hash: what is cut after that is whole.
+            protected.write(good[: rng.randrange(len(good) - 1)])
+        case 2:
+            protected.web.file.unlink()
+        case 3:
+            protected.write(good)
+
+
+def play_sessions(effort: Effort) -> Found:
+    """Shake hands thousands of times, with and without goodbye and tickets."""
+    found = Found()
+    web = Web(effort.folder)
+    contexts = []
+    for highest in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        for options in (0, ssl.OP_NO_TICKET):
+            context = web.trusting(None, highest)
+            context.options |= options
+            contexts.append(context)
+
+    flag = f"--web.config.file={web.write(TLS)}"
+    with attacked(
+        effort, found, flag, tls=web.trusting, growth_bytes=12 << 20
+    ) as victim:
+
+        def attack(number: int) -> None:
+            context = contexts[number % len(contexts)]
+            with Client(victim.address, context) as client:
+                if number % 3:
+                    assert client.get("/-/healthy").status == 200
+                if number % 2:
+                    assert isinstance(client.socket, ssl.SSLSocket)
+                    with suppress(OSError):
+                        client.socket.unwrap()
+
+        by_many(found, effort.times(4000), attack)
+    return found
+
+
+def _client_hello(context: ssl.SSLContext) -> bytes:
+    outgoing = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+GROUP = "network: TLS"
+FAULTS = (
+    Fault(GROUP, "what is not TLS, or not all of it", play_garbage),
+    Fault(GROUP, "HTTP in the clear where TLS is wanted", play_plain),
+    Fault(GROUP, "600 handshakes byte by byte", play_slow_handshakes),
+    Fault(GROUP, "certificates that are wrong, and old protocols", play_intruders),
+    Fault(GROUP, "renegotiations", play_renegotiation),
+    Fault(GROUP, "renewed certificates, in halves, under load", play_renewals),
+    Fault(GROUP, "web configurations that are broken or gone", play_broken_files),
+    Fault(GROUP, "handshakes that leave sessions", play_sessions),
+)
