@@ -2,13 +2,15 @@
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from exporter.addresses import listen_on_all, parse_address
+from exporter.addresses import SEND_BUFFER_BYTES, listen_on_all, parse_address
 from exporter.errors import ServerError
 
+TOO_MUCH_BYTES = 1_000_000  # without a limit it is 2.5 MB
 _FIRST_OPEN_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
@@ -144,3 +146,19 @@ def test_privileged_port_is_one_clear_line() -> None:
             listen_on_all(["127.0.0.1:80"])
     finally:
         os.seteuid(user)
+
+
+def test_client_that_does_not_read_costs_little_memory() -> None:
+    [listener] = listen_on_all(["127.0.0.1:0"])
+    with listener, socket.create_connection(listener.getsockname()) as client:
+        accepted, _ = listener.accept()
+        with accepted:
+            size = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            assert size <= 2 * SEND_BUFFER_BYTES
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            accepted.setblocking(False)
+            sent = 0
+            with suppress(BlockingIOError):
+                while sent < TOO_MUCH_BYTES:
+                    sent += accepted.send(bytes(1000))
+    assert sent < TOO_MUCH_BYTES
