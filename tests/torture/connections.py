@@ -66,17 +66,22 @@ def drip(client: socket.socket, byte: bytes) -> bool:
 def play_slow_readers(effort: Effort) -> Found:
     """Ask for page after page and read none: the others are answered all the same."""
     found = Found()
-    # Of the landing page: metrics are refused above --web.max-requests, as ordered.
-    page = b"GET / HTTP/1.1\r\n\r\n" * 600
-    with attacked(effort, found) as victim:
-        number = effort.times(CROWD)
-        with _crowd(victim, number, receive_buffer=2048) as crowd:
-            for client in crowd:
-                with suppress(OSError):  # it is cut off to make room
-                    client.settimeout(0.5)
-                    client.sendall(page)
-            _last(victim, found, Server.send_seconds * min(1.0, effort.share))
-            found.tried += number
+    # Without the limit, which would refuse what fills the buffers.
+    number, flag = effort.times(CROWD), "--web.max-requests=0"
+    with (
+        attacked(effort, found, flag) as victim,
+        _crowd(victim, number, receive_buffer=2048) as crowd,
+    ):
+        for client in crowd:
+            with suppress(OSError):  # it is cut off to make room
+                client.sendall(SCRAPE * 8)
+            # This is not about who gets the processor: let each page be made.
+            time.sleep(0.005)
+        _last(victim, found, Server.send_seconds / 2)
+        stuck = victim.resources()["threads"]
+        if stuck < min(number, Server.max_connections) * 0.9:
+            found.note("crashed", f"nothing was tried: {stuck} threads")
+        found.tried += number
     return found
 
 
@@ -109,7 +114,7 @@ def play_half_closed(effort: Effort) -> Found:
     found = Found()
     wrong: list[object] = []
     with attacked(effort, found) as victim:
-        for number in range(effort.times(1000)):
+        for number in range(effort.times(600)):
             asked = (b"", SCRAPE[: number % len(SCRAPE)], SCRAPE)[number % 3]
             with socket.create_connection(victim.address, 5) as client:
                 client.sendall(asked)
@@ -143,7 +148,7 @@ def play_resets(effort: Effort) -> Found:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     with attacked(effort, found, "--web.max-requests=0") as victim:
-        by_many(found, effort.times(3000), partial(reset, victim.address))
+        by_many(found, effort.times(2000), partial(reset, victim.address))
     return found
 
 

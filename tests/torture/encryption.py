@@ -307,12 +307,17 @@ def play_sessions(effort: Effort) -> Found:
     """Shake hands thousands of times, with and without goodbye and tickets."""
     found = Found()
     web = Web(effort.folder)
+    old, new = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+    # Of the first, OpenSSL would keep the sessions if it could.
+    kinds = [(old, ssl.OP_NO_TICKET)] * 3 + [
+        (old, ssl.Options(0)),
+        (new, ssl.Options(0)),
+    ]
     contexts = []
-    for highest in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-        for options in (0, ssl.OP_NO_TICKET):
-            context = web.trusting(None, highest)
-            context.options |= options
-            contexts.append(context)
+    for highest, options in kinds:
+        context = web.trusting(None, highest)
+        context.options |= options
+        contexts.append(context)
 
     flag = f"--web.config.file={web.write(TLS)}"
     with attacked(
