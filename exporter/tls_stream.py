@@ -52,7 +52,10 @@ class TlsStream:
 
     def client_names(self) -> frozenset[str] | None:
         """Return the names in the client's certificate, None if it gave none."""
-        certificate: dict[str, Any] | None = self._tls.getpeercert()
+        try:
+            certificate: dict[str, Any] | None = self._tls.getpeercert()
+        except ValueError:  # it has names that are no text; they match nothing
+            return frozenset()
         if certificate is None:
             return None
         pairs = certificate.get("subjectAltName", ())

@@ -348,6 +348,19 @@ def test_client_needs_one_of_the_names(web: Web, name: x509.GeneralName) -> None
         assert attempt(address, web.trusting(none)) == 403
 
 
+@pytest.mark.parametrize(
+    "kind", [b"\x81", b"\x82", b"\x86"], ids=["mail", "DNS", "URI"]
+)
+def test_names_that_are_no_text_match_nothing(web: Web, kind: bytes) -> None:
+    raw = b"\x30\x05" + kind + b"\x03\xff\xfea"
+    pair = web.clients.issue("strange", raw_names=raw)
+    with serving_tls(web.write(CLIENTS)) as address:
+        assert attempt(address, web.trusting(pair)) == 200
+    sans = "  client_allowed_sans: [a]\n"
+    with serving_tls(web.write(CLIENTS, sans)) as address:
+        assert attempt(address, web.trusting(pair)) == 403
+
+
 def test_password_is_needed_beside_a_certificate(web: Web) -> None:
     pair = web.clients.issue("prometheus")
     with serving_tls(web.write(CLIENTS, users(alice="a"))) as address:
