@@ -217,7 +217,7 @@ def play_renewals(effort: Effort) -> Found:
             if answer.status != 200:
                 found.note("crashed", f"during a renewal: {answer}")
 
-        for number in range(effort.times(150)):
+        for number in range(effort.times(100)):
             _renew(web, effort.rng, look, settles=number % 10 == 0)
             look()
             found.tried += 1
@@ -271,7 +271,7 @@ def play_broken_files(effort: Effort) -> Found:
         good.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven"),
     )
     with protected.attacked(effort, found) as victim:
-        for number in range(effort.times(300)):
+        for number in range(effort.times(150)):
             _break(protected, effort.rng, number, opening, good)
             anonymous = _ask_tls(victim.address, protected.tls())
             uncertified = _ask_tls(victim.address, web.trusting())

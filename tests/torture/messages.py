@@ -365,7 +365,7 @@ def play_wishes(effort: Effort) -> Found:
             is_rich = answer.headers["content-type"].startswith("application/")
             (parse_openmetrics if is_rich else Page)(body.decode())
 
-        by_many(found, effort.times(len(wishes)), attack)
+        by_many(found, effort.times(600), attack)
     return found
 
 
