@@ -22,7 +22,7 @@ from tests.certificates import Authority, names_of_localhost
 from tests.clients import Client
 from tests.torture.connections import by_many, drip
 from tests.torture.report import Effort, Fault, Found
-from tests.torture.talk import exchange, objection, parse_replies
+from tests.torture.talk import HANGS_SECONDS, exchange, objection, parse_replies
 from tests.torture.victim import Victim, attacked, complain
 from tests.webs import CLIENTS, TLS, Web, basic, serial, users
 
@@ -122,7 +122,7 @@ def play_slow_handshakes(effort: Effort) -> Found:
         begin = time.monotonic()
         for byte in hello:
             alive = [client for client in alive if drip(client, bytes([byte]))]
-            if not alive or time.monotonic() - begin > 15.0:
+            if not alive or time.monotonic() - begin > HANGS_SECONDS:
                 break
             time.sleep(0.2)
         complain(found, "crashed", "a slow handshake was waited for", alive)

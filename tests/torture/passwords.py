@@ -98,7 +98,7 @@ def play_timing(effort: Effort) -> Found:
     work: dict[str, list[float]] = {"alice": [], "nobody": []}
     waits: dict[str, list[float]] = {"alice": [], "nobody": []}
     with _protected(effort, found) as victim:
-        for number in range(max(10, effort.times(60))):
+        for number in range(max(10, effort.times(30))):
             for user in effort.rng.sample([*work], 2):
                 before, begin = _used(victim), time.perf_counter()
                 status = victim.get(authorization=basic(user, f"{number}")).status

@@ -35,6 +35,7 @@ SABOTAGES = (
         "http_connection",
         'line not in (b"\\r\\n", b"\\n")',
         "line.strip()",
+        0.3,
     ),
     Sabotage(
         "are reset",
