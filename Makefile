@@ -5,12 +5,14 @@
 #   make test PYTHON=python3.13      another interpreter
 #   make test ARGS='-k tail -x'      arguments for pytest, or for the demo
 #   make faults ROUNDS=100           fewer rounds
+#   make torture SHARE=0.1           fewer tries
 #   make bench SIZES=10k,1M          fewer rows; ARGS='--only idle,floor' fewer figures
 
 PYTHON ?= python3
 ARGS ?=
 SIZES ?= 10k,1M,10M
 ROUNDS ?= 1000
+SHARE ?= 1
 
 # Modules instead of .venv/bin/pytest and so on: those scripts name the folder
 # they were made in, and a copied checkout would run the original's code.
@@ -19,7 +21,7 @@ RUN := .venv/bin/python -m
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test drill compose-test lock faults bench dashboards types lint format check servers clean
+.PHONY: help demo test drill compose-test lock audit faults torture bench dashboards types lint format check servers clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -39,6 +41,12 @@ compose-test: $(INSTALLED) ## start the compose stacks for real; as root, instal
 
 faults: $(INSTALLED) ## try to lose or double rows, with kill -9, for some minutes
 	$(RUN) tests.faults --rounds $(ROUNDS) $(ARGS)
+
+torture: $(INSTALLED) ## try to break every promise, and tell how often, for a quarter of an hour
+	$(RUN) tests.torture --share $(SHARE) $(ARGS)
+
+audit: $(INSTALLED) ## ask PyPI whether what the image installs has known vulnerabilities
+	@.ci/audit
 
 bench: $(INSTALLED) ## measure speed and cost against peers and limits
 	$(RUN) tests.benchmarks --sizes $(SIZES) --output data/bench/results $(ARGS)
