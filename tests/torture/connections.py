@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from tests.clients import Client
-from tests.exporters import Page
 from tests.torture.report import Effort, Fault, Found
 from tests.torture.victim import (
     SCRAPE_SECONDS,
@@ -90,7 +89,7 @@ def play_slow_readers(effort: Effort) -> Found:
 def _last(victim: Victim, found: Found, seconds: float) -> None:
     """Let the attack last; whoever comes now has to be answered."""
     end = time.monotonic() + seconds
-    newcomer = Scraper(victim.scrape)
+    newcomer = Scraper(victim.fetch)
     while time.monotonic() < end:
         newcomer.ask()
     complain(found, "crashed", "a newcomer was not served", newcomer.failures)
@@ -196,11 +195,14 @@ def play_scrapers(effort: Effort) -> Found:
     with attacked(effort, found, may_refuse=True) as victim, ExitStack() as stack:
         scrapers = []
         for number in range(SCRAPERS):
-            scrape = victim.scrape
+            fetch = victim.fetch
             if number % 2:  # one that keeps its connection, and wants less of it
-                kept = stack.enter_context(Client(victim.address))
-                scrape = partial(_scrape_kept, kept)
-            scrapers.append(Scraper(scrape))
+                kept = stack.enter_context(
+                    Client(victim.address, seconds=SCRAPE_SECONDS)
+                )
+                fetch = partial(_fetch_kept, kept)
+            # More often, this process would be what is slow.
+            scrapers.append(Scraper(fetch, pause_seconds=2.0))
         for scraper in scrapers:
             scraper.start()
         time.sleep(60 * effort.share)
@@ -214,12 +216,12 @@ def play_scrapers(effort: Effort) -> Found:
     return found
 
 
-def _scrape_kept(client: Client) -> Page:
+def _fetch_kept(client: Client) -> str:
     answer = client.get(accept_encoding="gzip")
     if answer.status == 503:
         raise Refused(answer.body)
     assert answer.status == 200, answer
-    return Page(gzip.decompress(answer.body).decode())
+    return gzip.decompress(answer.body).decode()
 
 
 @contextmanager

@@ -23,12 +23,13 @@ from tests.clients import Client
 from tests.torture.connections import by_many, drip
 from tests.torture.report import Effort, Fault, Found
 from tests.torture.talk import HANGS_SECONDS, exchange, objection, parse_replies
-from tests.torture.victim import Victim, attacked, complain
+from tests.torture.victim import GROWTH_BYTES, Victim, attacked, complain
 from tests.webs import CLIENTS, TLS, Web, basic, serial, users
 
 REQUEST = b"GET /metrics HTTP/1.1\r\nHost: torture\r\n\r\n"
 LOGIN = basic("alice", "right")
 USERS = users(alice="right")
+SESSIONS_BYTES = 10 << 20  # twice what it grows by without keeping any
 FAILING = "failing"  # of the web configuration, said once and at level warn
 
 Address = tuple[str, int]
@@ -47,11 +48,16 @@ class Protected(NamedTuple):
         """Replace the file as if that were long ago: it is read at once."""
         _age(self.web.write(*parts))
 
-    def attacked(self, effort: Effort, found: Found) -> AbstractContextManager[Victim]:
+    def attacked(
+        self, effort: Effort, found: Found, growth_bytes: int = GROWTH_BYTES
+    ) -> AbstractContextManager[Victim]:
         """Attack an exporter that wants a certificate and a password."""
-        flag = f"--web.config.file={self.web.file}"
         return attacked(
-            effort, found, flag, login=LOGIN, tls=self.tls, forgiven=[FAILING]
+            *(effort, found, f"--web.config.file={self.web.file}"),
+            login=LOGIN,
+            tls=self.tls,
+            forgiven=[FAILING],
+            growth_bytes=growth_bytes,
         )
 
 
@@ -305,31 +311,25 @@ def _break(
 
 def play_sessions(effort: Effort) -> Found:
     """Shake hands thousands of times, with and without goodbye and tickets."""
-    found = Found()
-    web = Web(effort.folder)
+    found, protected = Found(), _protect(effort)
     old, new = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
-    # Of the first, OpenSSL would keep the sessions if it could.
-    kinds = [(old, ssl.OP_NO_TICKET)] * 3 + [
-        (old, ssl.Options(0)),
-        (new, ssl.Options(0)),
-    ]
+    # Of the first, OpenSSL would keep the sessions if it could, certificates in them.
+    kinds = [(old, ssl.OP_NO_TICKET)] * 4 + [(v, ssl.Options(0)) for v in (old, new)]
     contexts = []
     for highest, options in kinds:
-        context = web.trusting(None, highest)
+        context = protected.web.trusting(protected.pair, highest)
         context.options |= options
         contexts.append(context)
 
-    flag = f"--web.config.file={web.write(TLS)}"
-    with attacked(
-        effort, found, flag, tls=web.trusting, growth_bytes=12 << 20
-    ) as victim:
+    with protected.attacked(effort, found, SESSIONS_BYTES) as victim:
 
         def attack(number: int) -> None:
             context = contexts[number % len(contexts)]
             with Client(victim.address, context) as client:
-                if number % 3:
-                    assert client.get("/-/healthy").status == 200
-                if number % 2:
+                if number % 8:  # the server says goodbye first, which keeps a session
+                    answer = client.get("/", authorization=LOGIN, connection="close")
+                    assert answer.status == 200
+                if number % 8 < 6:
                     assert isinstance(client.socket, ssl.SSLSocket)
                     with suppress(OSError):
                         client.socket.unwrap()
