@@ -71,7 +71,8 @@ def play_flood(effort: Effort) -> Found:
 def _guess(
     victim: Victim, number: int, stopping: threading.Event, statuses: list[int]
 ) -> None:
-    source = f"127.0.0.{1 + number % ATTACKERS}"
+    # Half of them from one address, more than may wait there.
+    source = f"127.0.0.{1 + max(0, number % (2 * ATTACKERS) - ATTACKERS)}"
     for guess in count():
         if stopping.is_set():
             return
