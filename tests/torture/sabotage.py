@@ -28,7 +28,13 @@ class Sabotage(NamedTuple):
 
 SABOTAGES = (
     Sabotage("drip byte", "server", "receive_seconds = 10.0", "receive_seconds = 60.0"),
-    Sabotage("read none", "server", "(self._waiting, self._sending):\n", "():\n", 1.0),
+    Sabotage(
+        "read none",
+        "server",
+        "(self._waiting, self._sending):\n",
+        "(self._waiting,):\n",
+        1.0,
+    ),
     Sabotage("idle", "server", "not is_full or self._make_room()", "not is_full", 1.0),
     Sabotage(
         "half closed",
