@@ -15,6 +15,7 @@ commands:
   demo         make databases, simulate HAK/GAL's activity, serve metrics
   simulate     write simulated activity into given databases
   check        say what is wrong with the configuration and the databases
+  backfill     write the old monitor's history as OpenMetrics, for promtool
   healthcheck  ask a running exporter whether it is healthy
 
 'hakgal-exporter COMMAND --help' lists a command's flags."""
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "demo": _demo,
         "simulate": _simulate,
         "check": _check,
+        "backfill": _backfill,
         "healthcheck": _healthcheck,
     }
     command = commands[words.pop(0)] if words and words[0] in commands else _serve
@@ -93,6 +95,18 @@ def _check(words: list[str]) -> int:
     from exporter.check import check
 
     return check(settings)
+
+
+def _backfill(words: list[str]) -> int:
+    from exporter.backfill import backfill
+    from exporter.backfill.flags import EPILOG, add_flags, read_flags
+
+    parser = _parser("backfill", "Write the old history as OpenMetrics text.", EPILOG)
+    add_flags(parser)
+    config.add_flags(parser)
+    flags = parser.parse_args(words)
+    request = read_flags(flags, os.environ)
+    return backfill(config.load(flags, os.environ), request)
 
 
 def _healthcheck(words: list[str]) -> int:

@@ -8,7 +8,7 @@ from exporter import __version__
 from exporter.settings import SETTINGS
 from tests.exporters import run
 
-COMMANDS = ("", "demo", "simulate", "check", "healthcheck")
+COMMANDS = ("", "demo", "simulate", "check", "backfill", "healthcheck")
 IDS = [name or "serve" for name in COMMANDS]
 
 
@@ -48,7 +48,7 @@ def test_shortened_flag_is_refused() -> None:
     assert run("--web.listen=:1").returncode == 2
 
 
-@pytest.mark.parametrize("command", ["", "demo", "check", "healthcheck"])
+@pytest.mark.parametrize("command", ["", "demo", "check", "backfill", "healthcheck"])
 def test_each_mistake_in_the_settings_is_one_line(command: str, tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
     file.write_text("web.max-request: 3\nlabel.limit: many\n")

@@ -28,6 +28,7 @@ CHAIN = (
     ("tail",),
     ("checkpoint", "count"),
     ("collectors",),
+    ("backfill",),
     ("source",),
     ("families",),
     ("scrape",),

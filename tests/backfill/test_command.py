@@ -1,0 +1,167 @@
+"""The command itself: settings, where it writes, what it costs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from exporter import schema
+from tests.backfill.old_monitor import collections, write_history
+from tests.backfill.running import backfill
+from tests.databases import EPOCH, File
+from tests.exporters import run
+from tests.servers import ROOT
+
+HOUR = 3600
+MISTAKES = {
+    "events without until": (
+        ["--backfill.events"],
+        "flag --backfill.events: got no --backfill.until, want the moment of the"
+        " exporter's first start, as 2026-11-25T12:00:00Z: what is newer it counts"
+        " itself, and Prometheus would count it twice",
+    ),
+    "no time": (
+        ["--backfill.until=soon"],
+        "flag --backfill.until: got 'soon', want a time as 2026-11-25T12:00:00Z",
+    ),
+    "future": (
+        ["--backfill.until=2999-01-01"],
+        "flag --backfill.until: got '2999-01-01', want a time before now (",
+    ),
+    "step": (
+        ["--backfill.step=300"],
+        "flag --backfill.step: got '300', want a whole number of seconds from 1 to 240",
+    ),
+    "job": (["--backfill.job="], "flag --backfill.job: got '', want a name"),
+}
+# Prints the most memory that it had, in KB.
+MEASURED = """
+import os, resource, sys
+from exporter.cli import main
+code = main()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+"""
+MANY = """
+WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {rows} - 1)
+INSERT INTO performance_metrics(metric_name, metric_value, timestamp)
+SELECT CASE i % 3 WHEN 0 THEN 'facts_count' WHEN 1 THEN 'cache_hits'
+    ELSE 'system_cpu_percent' END, i, datetime({epoch} + i / 3, 'unixepoch') FROM n
+"""
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_a_wrong_setting_is_one_line(
+    mistake: tuple[list[str], str], folder: Path
+) -> None:
+    flags, message = mistake
+
+    done = backfill(folder, *flags)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"hakgal-exporter: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_settings_come_from_the_environment_too(folder: Path) -> None:
+    done = run("backfill", HAKGAL_BACKFILL_STEP="no", HAKGAL_BACKFILL_EVENTS="true")
+
+    assert done.returncode == 2
+    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
+        "flag --backfill.events",
+        "environment variable HAKGAL_BACKFILL_STEP",
+    ]
+
+
+@pytest.mark.parametrize("content", [None, "no database" * 20], ids=["none", "text"])
+def test_a_database_that_cannot_be_read_is_one_line(
+    content: str | None, tmp_path: Path
+) -> None:
+    if content:
+        (tmp_path / "hakgal_performance.db").write_text(content)
+
+    done = backfill(tmp_path, f"--output={tmp_path / 'history.om'}")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("hakgal-exporter: cannot read the performance")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("*history.om*"))
+
+
+def test_a_database_without_history_gives_an_empty_text(folder: Path) -> None:
+    done = backfill(folder)
+
+    assert (done.returncode, done.stdout) == (0, "# EOF\n")
+    assert done.stderr.startswith("performance_metrics: 0 rows\n0 samples in ")
+
+
+def test_the_file_is_the_same_as_standard_output(folder: Path) -> None:
+    write_history(folder / "hakgal_performance.db", collections(EPOCH, HOUR))
+    output = folder / "history.om"
+    output.write_text("what was here before")
+
+    assert backfill(folder, f"--output={output}").stdout == ""
+
+    assert output.read_text() == backfill(folder).stdout
+    assert output.stat().st_mode & 0o777 == 0o666 & ~umask()
+    assert sorted(p.name for p in folder.glob("*")) == [
+        "hakgal_performance.db",
+        "hexagonal_kb.db",
+        "history.om",
+    ]
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_folder_that_is_not_there_is_one_line(folder: Path) -> None:
+    done = backfill(folder, f"--output={folder}/none/history.om")
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"hakgal-exporter: cannot write to {folder}/none/history.om:"
+        " No such file or directory\n"
+    )
+
+
+def test_a_reader_that_goes_away_is_one_line(folder: Path) -> None:
+    write_history(folder / "hakgal_performance.db", collections(EPOCH, 20 * HOUR))
+    command = [sys.executable, "-m", "exporter", "backfill"]
+    command.append(f"--database.performance={folder / 'hakgal_performance.db'}")
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout
+    process.stdout.close()
+    _, errors = process.communicate()
+
+    assert process.returncode == 1
+    assert errors.decode().splitlines()[-1] == (
+        "hakgal-exporter: cannot write to standard output: its reader has gone"
+    )
+
+
+def test_memory_does_not_grow_with_the_history(tmp_path: Path) -> None:
+    kilobytes = [measure(tmp_path / str(rows), rows) for rows in (20_000, 200_000)]
+
+    assert kilobytes[1] - kilobytes[0] < 2000
+
+
+def measure(folder: Path, rows: int) -> int:
+    """Return the memory that a backfill of so many rows needs."""
+    folder.mkdir()
+    file = File(folder / "hakgal_performance.db", schema.PERFORMANCE)
+    file.run(MANY.format(rows=rows, epoch=EPOCH))
+    file.close()
+    flags = f"--database.performance={file.path}", "--backfill.step=1"
+    done = run("backfill", *flags, f"--output={folder / 'o'}", program=MEASURED)
+    *_, samples, kilobytes = done.stderr.splitlines()
+    assert samples.startswith(f"{rows} samples from ")
+    return int(kilobytes)
