@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from exporter import __version__, config
 from exporter.errors import ConfigError, ExporterError
@@ -90,11 +91,21 @@ def _simulate(words: list[str]) -> int:
 
 def _check(words: list[str]) -> int:
     parser = _parser("check", "Say what is wrong with configuration and databases.")
+    parser.add_argument(
+        "--old-config",
+        metavar="FILE",
+        type=Path,
+        help="Say what to put where of the old monitor's config.json; nothing else.",
+    )
     config.add_flags(parser)
-    settings = config.load(parser.parse_args(words), os.environ)
+    flags = parser.parse_args(words)
+    if flags.old_config:
+        from exporter.check_old import check_old
+
+        return check_old(flags.old_config)
     from exporter.check import check
 
-    return check(settings)
+    return check(config.load(flags, os.environ))
 
 
 def _backfill(words: list[str]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import yaml
 
+from exporter.old_config import is_old
 from exporter.settings import SETTINGS, Given
 from exporter.yaml_file import describe, is_null, read_mapping
 
@@ -19,6 +20,13 @@ _SECTIONS = tuple({name.rpartition(".")[0]: None for name in _SETTINGS})
 def read_file(file: Given, problems: list[str]) -> list[Given]:
     """Return the values in a file; add a line to ``problems`` for each mistake."""
     root = read_mapping(file.text, file.where, problems)
+    if root and is_old({name for name, _, _ in _keys(root)}):
+        problems.append(
+            f"{file.where}: got {file.text!r}, the old monitor's configuration, want a"
+            f" YAML file; 'hakgal-exporter check --old-config={file.text}' says what to"
+            " put where"
+        )
+        return []
     return _from_mapping(root, file.text, problems) if root else []
 
 

@@ -527,11 +527,9 @@ def test_configuration_of_the_old_monitor_is_refused_readably(
 }"""
     )
     assert problems("--config.file", path) == [
-        f"{path}:2: got unknown key 'database_path', did you mean 'database'?",
-        f"{path}:3: got unknown key 'monitoring_interval', want one of {SECTIONS}",
-        f"{path}:4: got unknown key 'alert_thresholds', want one of {SECTIONS}",
-        f"{path}:5: got unknown key 'prometheus', want one of {SECTIONS}",
-        f"{path}:6: got unknown key 'logging', did you mean 'log'?",
+        f"flag --config.file: got '{path}', the old monitor's configuration, want a"
+        f" YAML file; 'hakgal-exporter check --old-config={path}' says what to put"
+        " where"
     ]
 
 
