@@ -23,6 +23,7 @@ UNTIL = (
     "the moment of the exporter's first start, as 2026-11-25T12:00:00Z: what is newer"
     " it counts itself, and Prometheus would count it twice"
 )
+_ON, _OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _FLAGS = (
     ("job", "NAME", "hakgal", "Label the series with this job."),
     ("instance", "NAME", "localhost:8000", "Label the series with this instance."),
@@ -73,7 +74,7 @@ def read_flags(flags: argparse.Namespace, environment: Mapping[str, str]) -> Req
         return default if flag is None else flag, f"flag --backfill.{name}"
 
     words = {name: given(name, default) for name, _, default, _ in _FLAGS}
-    events = given("events", "")[0].lower() in ("true", "yes", "on", "1")
+    events = _switch(*given("events", "false"), problems)
     for name in ("job", "instance"):
         if not words[name][0].strip():
             problems.append(f"{words[name][1]}: got '', want a name")
@@ -88,6 +89,12 @@ def read_flags(flags: argparse.Namespace, environment: Mapping[str, str]) -> Req
     if problems:
         raise ConfigError(problems)
     return request
+
+
+def _switch(text: str, where: str, problems: list[str]) -> bool:
+    if text.lower() not in (*_ON, *_OFF):
+        problems.append(f"{where}: got {text!r}, want true or false")
+    return text.lower() in _ON
 
 
 def _step(text: str, where: str, problems: list[str]) -> int:

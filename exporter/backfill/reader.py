@@ -10,7 +10,7 @@ from exporter.database import Database
 
 T = TypeVar("T")
 
-BATCH_ROWS = 5000  # some milliseconds: what a writer in rollback mode may have to wait
+BATCH_ROWS = 2000  # some milliseconds: what a writer in rollback mode may have to wait
 READ_SECONDS = 30.0
 
 

@@ -43,6 +43,13 @@ from exporter.cli import main
 code = main()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
 """
+# No file of it can grow above 1 MB.
+FULL = """
+import resource, sys
+from exporter.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+sys.exit(main())
+"""
 MANY = """
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {rows} - 1)
 INSERT INTO performance_metrics(metric_name, metric_value, timestamp)
@@ -65,13 +72,14 @@ def test_a_wrong_setting_is_one_line(
 
 
 def test_settings_come_from_the_environment_too(folder: Path) -> None:
-    done = run("backfill", HAKGAL_BACKFILL_STEP="no", HAKGAL_BACKFILL_EVENTS="true")
+    variables = {"STEP": "no", "EVENTS": "maybe", "JOB": " ", "UNTIL": "2999-01-01"}
+    named = {f"HAKGAL_BACKFILL_{name}": text for name, text in variables.items()}
+
+    done = run("backfill", cwd=None, program="", **named)
 
     assert done.returncode == 2
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == [
-        "flag --backfill.events",
-        "environment variable HAKGAL_BACKFILL_STEP",
-    ]
+    said = sorted(line.split(": ")[1] for line in done.stderr.splitlines())
+    assert said == [f"environment variable {name}" for name in sorted(named)]
 
 
 @pytest.mark.parametrize("content", [None, "no database" * 20], ids=["none", "text"])
@@ -148,6 +156,27 @@ def test_a_reader_that_goes_away_is_one_line(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (20_000, "cannot write to {output}: File too large"),
+        (200_000, "cannot keep samples in a temporary file: "),
+    ],
+    ids=["output", "scratch"],
+)
+def test_a_full_disk_is_one_line(rows: int, said: str, tmp_path: Path) -> None:
+    database = fill(tmp_path, rows)
+    output = tmp_path / "history.om"
+    flags = f"--database.performance={database}", "--backfill.step=1"
+
+    done = run("backfill", *flags, f"--output={output}", program=FULL)
+
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(f"hakgal-exporter: {said.format(output=output)}")
+    assert [path.name for path in tmp_path.iterdir()] == [database.name]
+
+
 def test_memory_does_not_grow_with_the_history(tmp_path: Path) -> None:
     kilobytes = [measure(tmp_path / str(rows), rows) for rows in (20_000, 200_000)]
 
@@ -156,12 +185,17 @@ def test_memory_does_not_grow_with_the_history(tmp_path: Path) -> None:
 
 def measure(folder: Path, rows: int) -> int:
     """Return the memory that a backfill of so many rows needs."""
-    folder.mkdir()
-    file = File(folder / "hakgal_performance.db", schema.PERFORMANCE)
-    file.run(MANY.format(rows=rows, epoch=EPOCH))
-    file.close()
-    flags = f"--database.performance={file.path}", "--backfill.step=1"
+    flags = f"--database.performance={fill(folder, rows)}", "--backfill.step=1"
     done = run("backfill", *flags, f"--output={folder / 'o'}", program=MEASURED)
     *_, samples, kilobytes = done.stderr.splitlines()
     assert samples.startswith(f"{rows} samples from ")
     return int(kilobytes)
+
+
+def fill(folder: Path, rows: int) -> Path:
+    """Make a performance database with so many rows of history."""
+    folder.mkdir(exist_ok=True)
+    file = File(folder / "hakgal_performance.db", schema.PERFORMANCE)
+    file.run(MANY.format(rows=rows, epoch=EPOCH))
+    file.close()
+    return file.path

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from exporter.backfill.history import LEFT_OUT, MEASURES
+from exporter.backfill.reader import BATCH_ROWS, Reader
 from tests import dashboards
 from tests.backfill.old_monitor import collections, write_history
 from tests.backfill.running import add_metric, backfill, written
@@ -191,14 +192,12 @@ def test_labels_are_those_that_were_asked_for(files: Files, tmp_path: Path) -> N
 def test_a_writer_is_let_in_between_two_batches(tmp_path: Path) -> None:
     with Files(tmp_path, "delete") as files:
         write_history(files.performance.path, collections(END, 12 * HOUR))
-    from exporter.backfill.reader import Reader
-
     batches = Reader(tmp_path / "hakgal_performance.db").batches(
         "performance_metrics", "metric_name"
     )
 
-    assert len(next(batches)) == 5000
+    assert len(next(batches)) == BATCH_ROWS
     with App(tmp_path / "hakgal_performance.db", timeout=0) as app:
-        app.run("DELETE FROM performance_metrics WHERE id > 6000")
+        app.run(f"DELETE FROM performance_metrics WHERE id > {BATCH_ROWS + 1000}")
     assert len(next(batches)) == 1000
     assert list(batches) == []
