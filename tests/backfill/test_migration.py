@@ -236,7 +236,7 @@ def move(
         machine.run(compute)
     rows = machine.sql("SELECT COUNT(*) FROM query_times")
     machine.wait_for_count(rows)
-    text = (machine.root / "var/lib/hakgal-exporter/first-start").read_text()
+    text = (machine.root / "etc/hakgal-exporter/first-start").read_text()
     first_start = time.strptime(text, "%Y-%m-%dT%H:%M:%SZ\n")
     return Moved(machine, found, calendar.timegm(first_start), rows)
 
