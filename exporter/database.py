@@ -54,7 +54,11 @@ _EXPLANATIONS = {
     "SQLITE_CORRUPT": "the file is damaged; check it with 'PRAGMA integrity_check'",
     "SQLITE_READONLY_ROLLBACK": "its writer crashed inside a transaction; start"
     " HAK/GAL, which rolls it back",
+    "SQLITE_READONLY_RECOVERY": "the index of its log is damaged; start HAK/GAL, which"
+    " makes it anew",
 }
+# Also said where the index was looked at while somebody wrote it.
+_PASSING = ("SQLITE_READONLY_RECOVERY", "SQLITE_READONLY_CANTINIT")
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ class Database:
             try:
                 return self._read_once(work, deadline)
             except sqlite3.Error as error:
-                raise self.explain(error) from error
+                is_over = attempts_left <= 0 and time.monotonic() >= give_up
+                if is_over or _name(error) not in _PASSING:
+                    raise self.explain(error) from error
             except UnicodeDecodeError as error:  # a damaged name in SQLite's message
                 raise self._error(_EXPLANATIONS["SQLITE_CORRUPT"]) from error
             except _UnsettledError:
@@ -185,7 +191,7 @@ class Database:
 
     def explain(self, error: sqlite3.Error) -> DatabaseError:
         """Return the error with the database, the path and what to do."""
-        name = getattr(error, "sqlite_errorname", None) or ""
+        name = _name(error)
         hint = _EXPLANATIONS.get(name) or _EXPLANATIONS.get(_primary(name))
         return self._error(hint or _plain(str(error)))
 
@@ -338,6 +344,10 @@ def _wal_index(size_bytes: int, index: bytes) -> WalIndex:
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "replace")
+
+
+def _name(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", None) or ""
 
 
 def _primary(name: str) -> str:

@@ -693,3 +693,31 @@ def test_refused_system_call_makes_nothing_unchanged(
         version = look(path).version
         monkeypatch.setattr(Database, "_shared_lock", fail)
         assert database.unchanged(version) is None
+
+
+class Torn(sqlite3.OperationalError):
+    """What SQLite says of an index that was looked at while it was written."""
+
+    sqlite_errorname = "SQLITE_READONLY_RECOVERY"
+
+
+def test_index_that_is_just_being_written_is_read_again(wal_path: Path) -> None:
+    seen: list[int] = []
+
+    def work(db: sqlite3.Connection, look: Look) -> int:
+        seen.append(1)
+        if len(seen) < 3:
+            raise Torn("attempt to write a readonly database")
+        return len(seen)
+
+    database = Database("performance", wal_path)
+    assert database.read(work, time.monotonic() + 5.0) == 3
+
+
+def test_index_that_stays_damaged_is_told_of(wal_path: Path) -> None:
+    def work(db: sqlite3.Connection, look: Look) -> int:
+        raise Torn("attempt to write a readonly database")
+
+    database = Database("performance", wal_path)
+    with pytest.raises(DatabaseError, match="the index of its log is damaged; start"):
+        database.read(work, time.monotonic() + 5.0)
