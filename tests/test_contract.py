@@ -1,4 +1,4 @@
-"""What is promised to the outside stands here a second time, and in the README.
+"""What is promised to the outside stands here a second time, and in the documents.
 
 A name, type or label that changes is a breaking change: it must be meant.
 """
@@ -19,7 +19,6 @@ from tests.databases import Files
 from tests.exporters import Page, make_config, make_exporter, scrape
 from tests.servers import ROOT
 
-README = (ROOT / "README.md").read_text()
 # Each module may import those before it, and others of its own line.
 CHAIN = (
     ("database",),
@@ -106,10 +105,11 @@ def page(files: Files, tmp_path: Path) -> Page:
     return scrape(make_exporter(make_config(tmp_path)))
 
 
-def table_under(heading: str) -> list[list[str]]:
-    """Return the cells of the first table below a heading of the README."""
-    section = README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
+def table_in(file: str, heading: str) -> list[list[str]]:
+    """Return the cells of the first table below a heading of a document."""
+    text = (ROOT / file).read_text().partition(f"# {heading}\n")[2]
+    start = text.index("\n|") + 1
+    lines = text[start:].partition("\n\n")[0].splitlines()
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
 
 
@@ -149,8 +149,8 @@ def test_each_metric_has_a_help_text_of_one_sentence_or_more(page: Page) -> None
             assert re.fullmatch(r"[A-Z].*\.", family.documentation), family.name
 
 
-def test_readme_lists_the_metrics_of_the_page(page: Page) -> None:
-    header, _, *rows = table_under("Metrics")
+def test_documentation_lists_the_metrics_of_the_page(page: Page) -> None:
+    header, _, *rows = table_in("docs/metrics.md", "Metrics")
     assert header == ["Metric", "Type", "Labels", "Unit", "Source"]
 
     listed = {
@@ -162,8 +162,8 @@ def test_readme_lists_the_metrics_of_the_page(page: Page) -> None:
     assert listed == dict(promised_on(page))
 
 
-def test_readme_lists_each_flag_with_its_default() -> None:
-    header, _, *rows = table_under("Flags")
+def test_documentation_lists_each_flag_with_its_default() -> None:
+    header, _, *rows = table_in("docs/configuration.md", "Configuration")
     assert header == ["Flag", "Default", "Does"]
 
     listed = {flag: (default.strip("`"), does) for flag, default, does in rows}
@@ -192,7 +192,7 @@ def test_data_flows_one_way(position: int) -> None:
 
 
 def test_files_of_the_readme_exist() -> None:
-    rows = table_under("Files")[2:]
+    rows = table_in("README.md", "Files")[2:]
 
     for where, _ in rows:
         names = re.findall(r"`([^`]+)`", where)
