@@ -104,7 +104,8 @@ def trouble(
     """
     missed = CounterMetricFamily(
         "hakgal_exporter_missed_rows",
-        "Rows that were pruned before they could be read.",
+        "Rows that were pruned before they could be read, or dropped before they were"
+        " written.",
         labels=["table"],
     )
     rejected = CounterMetricFamily(
