@@ -53,6 +53,18 @@ def test_ports_are_published_on_loopback_only(
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
+def test_the_way_out_is_the_one_that_docker_takes() -> None:
+    """Of several networks it takes the first by name, whatever the file's order is."""
+    networks = load(COMPOSE)["networks"] | load(SCALE)["networks"]
+    closed = {name for name, options in networks.items() if options}
+    assert set(networks) - closed == {"outside"}
+    reaching = [
+        s["networks"] for s in SERVICES.values() if "outside" in s.get("networks", [])
+    ]
+    assert reaching
+    assert all(min(names) == "outside" for names in reaching)
+
+
 @each_service
 def test_images_are_pinned(name: str, service: dict[str, Any]) -> None:
     image = service.get("image")

@@ -6,6 +6,7 @@ In order: each test leaves the stack up for the next.
 import json
 import os
 import signal
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -229,6 +230,17 @@ def test_only_what_talks_together_shares_a_network(
     assert sharing == TALK
     outside = {name for name, shared in networks.items() if "hakgal_outside" in shared}
     assert outside == {"alertmanager"}
+
+
+def test_alertmanagers_way_out_is_the_network_that_has_one(
+    stack: Stack, containers: dict[str, dict[str, Any]]
+) -> None:
+    routes = Path(f"/proc/{stack.pid('alertmanager')}/net/route").read_text()
+    fields = [line.split() for line in routes.splitlines()[1:]]
+    (gateway,) = [f[2] for f in fields if f[1] == "00000000"]  # to everywhere
+    shared = containers["alertmanager"]["NetworkSettings"]["Networks"]
+    address = socket.inet_aton(shared["hakgal_outside"]["Gateway"])
+    assert int(gateway, 16) == int.from_bytes(address, sys.byteorder)
 
 
 def test_the_exporter_sees_no_alertmanager(stack: Stack) -> None:
