@@ -1,5 +1,6 @@
 """The compose files as files; `make compose-test` starts them."""
 
+import configparser
 import re
 import subprocess
 import sys
@@ -172,6 +173,15 @@ def test_the_image_has_the_versions_that_are_tested() -> None:
     ):
         assert wanted
         assert wanted <= set(re.findall(r"^\S+==\S+", lock.read_text(), re.MULTILINE))
+
+
+def test_grafana_leaves_the_plugins_of_its_read_only_image_alone() -> None:
+    """Grafana 13 has the data source for Prometheus as one, and would unload it."""
+    settings = configparser.ConfigParser()
+    settings.read_string((ROOT / "grafana" / "grafana.ini").read_text())
+    assert SERVICES["grafana"]["read_only"]
+    assert settings.getboolean("plugins", "preinstall_disabled")
+    assert not settings.getboolean("plugins", "plugin_admin_enabled")
 
 
 def make_password(folder: Path, given: str) -> None:
