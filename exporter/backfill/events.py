@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from exporter.backfill.reader import BATCH_ROWS, Reader
-from exporter.backfill.report import utc
+from exporter.backfill.report import EARLIEST, utc
 from exporter.backfill.scratch import Point, Scratch
 from exporter.database import release
 from exporter.fold import Counts, Fold, Series, Table
@@ -120,7 +120,7 @@ class Events:
 
     def _time(self, text: object) -> float | None:
         seconds = parse_time(text)
-        in_span = seconds is not None and 0 <= seconds <= self._span.until
+        in_span = seconds is not None and EARLIEST <= seconds <= self._span.until
         return seconds if in_span else None
 
     def _sample_after(self, seconds: float) -> int:

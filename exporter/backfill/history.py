@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from exporter.backfill.openmetrics import Family, Group, Values
 from exporter.backfill.reader import Reader
-from exporter.backfill.report import Tally, utc
+from exporter.backfill.report import EARLIEST, Tally, utc
 from exporter.backfill.scratch import Sample, Scratch
 from exporter.identity import parse_time
 
@@ -175,8 +175,10 @@ class History:
             return "not a number"
         if math.isinf(value) or value < 0:
             return "infinite" if math.isinf(value) else "negative"
-        if moment is None or moment < 0:
+        if moment is None:
             return "with a time that cannot be read"
+        if moment < EARLIEST:
+            return f"before {utc(EARLIEST)}, by a clock that was not set"
         if moment > self._until:
             return f"after {utc(self._until)}"
         if moment >= self._ends.get(measure.old, math.inf):

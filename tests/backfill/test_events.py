@@ -123,15 +123,15 @@ def test_no_counter_falls_and_none_seems_to_be_gone(
 def test_rows_without_a_time_count_with_those_before_them(
     files: Files, tmp_path: Path
 ) -> None:
-    times = "never", at(0), at(600), at(300), None, "2999-01-01 00:00:00", at(900)
-    for moment in times:
+    odd = "never", "1970-01-01 00:00:05", None, "2999-01-01 00:00:00"
+    for moment in (*odd[:2], at(0), at(600), at(300), *odd[2:], at(900)):
         files.add_query(timestamp=moment)
 
     text = counted(tmp_path, 1000)
 
     changes = dict.fromkeys(v for _, v in text.series(f"{QUERIES}_count", **KIND))
-    assert list(changes) == [0, 2, 6, 7]
-    assert text.report[-2] == ("  3 with no time of theirs, counted at the one before")
+    assert list(changes) == [0, 3, 7, 8]
+    assert text.report[-2] == ("  4 with no time of theirs, counted at the one before")
 
 
 def test_old_counters_end_where_the_events_begin(files: Files, tmp_path: Path) -> None:
