@@ -76,8 +76,10 @@ def read_flags(flags: argparse.Namespace, environment: Mapping[str, str]) -> Req
     words = {name: given(name, default) for name, _, default, _ in _FLAGS}
     events = _switch(*given("events", "false"), problems)
     for name in ("job", "instance"):
-        if not words[name][0].strip():
-            problems.append(f"{words[name][1]}: got '', want a name")
+        text, where = words[name]
+        if not (text.strip() and text.isprintable()):
+            got = repr(text) if text.strip() else "''"
+            problems.append(f"{where}: got {got}, want a name")
     request = Request(
         job=words["job"][0],
         instance=words["instance"][0],

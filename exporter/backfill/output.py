@@ -8,7 +8,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from exporter.database import MAGIC
 from exporter.errors import OutputError
+
+_BESIDE_A_DATABASE = ("", "-wal", "-shm", "-journal")
 
 
 @contextmanager
@@ -24,8 +27,12 @@ def opened(path: Path | None) -> Iterator[TextIO]:
             number = sys.stdout.fileno()
             with open(number, "w", encoding="utf-8", closefd=False) as file:
                 yield file
+        elif path.exists() and not (path.is_file() or path.is_dir()):
+            # A pipe or /dev/null, which must not become a file.
+            with open(path, "w", encoding="utf-8") as file:
+                yield file
         else:
-            with _replacing(path) as file:
+            with _replacing(_replaceable(path)) as file:
                 yield file
     except BrokenPipeError as error:
         message = "cannot write to standard output: its reader has gone"
@@ -33,6 +40,24 @@ def opened(path: Path | None) -> Iterator[TextIO]:
     except OSError as error:
         where = path or "standard output"
         raise OutputError(f"cannot write to {where}: {error.strerror}") from error
+
+
+def _replaceable(path: Path) -> Path:
+    """Return the file that a path leads to, if nothing is lost with it."""
+    found = Path(os.path.realpath(path))
+    if found.is_dir():
+        raise OutputError(f"cannot write to {path}: it is a folder; name a file in it")
+    for suffix in _BESIDE_A_DATABASE:
+        if _is_database(found.with_name(found.name.removesuffix(suffix) or "-")):
+            reason = "it is of a SQLite database; choose another file"
+            raise OutputError(f"cannot write to {path}: {reason}")
+    return found
+
+
+def _is_database(path: Path) -> bool:
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+    return False
 
 
 @contextmanager

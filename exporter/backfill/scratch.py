@@ -3,6 +3,7 @@
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from exporter.errors import OutputError
 
@@ -56,22 +57,31 @@ class Scratch:
 
     def samples(self, series: int) -> Iterator[tuple[float, float]]:
         """Yield moment and value, oldest first."""
-        yield from self._db.execute(_SAMPLES, (series,))
+        with _saying_what_to_do():
+            yield from self._db.execute(_SAMPLES, (series,))
 
     def points(self, series: int) -> Iterator[tuple[int, list[int], float]]:
         """Yield moment, counts and total, oldest first."""
-        for moment, packed, total in self._db.execute(_POINTS, (series,)):
-            yield moment, array("q", packed).tolist(), total
+        with _saying_what_to_do():
+            for moment, packed, total in self._db.execute(_POINTS, (series,)):
+                yield moment, array("q", packed).tolist(), total
 
     def close(self) -> None:
         """Remove the file."""
         self._db.close()
 
     def _add(self, sql: str, rows: Iterable[tuple[object, ...]]) -> None:
-        try:
+        with _saying_what_to_do():
             self._db.executemany(sql, rows)
-        except sqlite3.Error as error:
-            raise OutputError(
-                f"cannot keep samples in a temporary file: {error}; make room, or name"
-                " a folder with room in the environment variable SQLITE_TMPDIR"
-            ) from error
+
+
+@contextmanager
+def _saying_what_to_do() -> Iterator[None]:
+    """Explain an error; reading may write too, what is still in memory."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise OutputError(
+            f"cannot keep samples in a temporary file: {error}; make room, or name"
+            " a folder with room in the environment variable SQLITE_TMPDIR"
+        ) from error

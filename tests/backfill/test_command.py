@@ -35,6 +35,10 @@ MISTAKES = {
         "flag --backfill.step: got '300', want a whole number of seconds from 1 to 240",
     ),
     "job": (["--backfill.job="], "flag --backfill.job: got '', want a name"),
+    "bytes": (
+        ["--backfill.job=\udcff"],
+        "flag --backfill.job: got '\\udcff', want a name",
+    ),
 }
 # Prints the most memory that it had, in KB.
 MEASURED = """
@@ -134,6 +138,49 @@ def test_a_folder_that_is_not_there_is_one_line(folder: Path) -> None:
         f"hakgal-exporter: cannot write to {folder}/none/history.om:"
         " No such file or directory\n"
     )
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm", "-journal"])
+def test_a_database_is_never_replaced(suffix: str, folder: Path) -> None:
+    database = folder / "hexagonal_kb.db"
+    before = database.read_bytes()
+    (folder / "link").symlink_to(f"{database}{suffix}")
+
+    for output in (f"{database}{suffix}", folder / "link"):
+        done = backfill(folder, f"--output={output}")
+
+        assert done.returncode == 1
+        assert done.stderr == (
+            f"hakgal-exporter: cannot write to {output}: it is of a SQLite database;"
+            " choose another file\n"
+        )
+    assert database.read_bytes() == before
+
+
+def test_a_folder_is_refused_before_anything_is_read(folder: Path) -> None:
+    done = backfill(folder, f"--output={folder}")
+
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"hakgal-exporter: cannot write to {folder}:"
+        " it is a folder; name a file in it\n"
+    )
+
+
+def test_a_pipe_stays_a_pipe_and_a_link_a_link(folder: Path, tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(tmp_path / "history.om")
+    # Open at both ends, so that neither waits for the other; the text is short.
+    with open(pipe, "r+b", buffering=0) as reader:
+        assert backfill(folder, f"--output={pipe}").returncode == 0
+        assert reader.read(100) == b"# EOF\n"
+    assert pipe.is_fifo()
+
+    assert backfill(folder, f"--output={link}").returncode == 0
+
+    assert link.is_symlink()
+    assert link.read_text() == "# EOF\n"
 
 
 def test_a_reader_that_goes_away_is_one_line(folder: Path) -> None:
