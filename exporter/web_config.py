@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from exporter.errors import ConfigError
 from exporter.tls import NamedFile, TlsSettings, make_context
 from exporter.watch import Watch
@@ -222,6 +224,9 @@ def _header(name: str, field: Field) -> str:
 
 def _users(section: Field | None) -> dict[bytes, bytes]:
     users: dict[bytes, bytes] = {}
+    if section and isinstance(section.node, yaml.ScalarNode) and section.node.value:
+        section.refuse("a mapping", got="something else")  # "user:password", perhaps
+        return users
     for name, field in (section.entries() if section else {}).items():
         hashed = field.node.value
         # Never shown, not even when it is wrong: it may be the password itself.

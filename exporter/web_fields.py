@@ -76,8 +76,10 @@ class Field:
 
     def switch(self) -> bool | None:
         """Return a boolean, None if it is none."""
-        if self.node.tag.endswith(":bool"):
-            return _SWITCH[self.node.value.lower()]
+        # A tag may be written out before what is none: !!bool maybe.
+        word = self.node.value.lower() if _is_text(self.node) else ""
+        if self.node.tag.endswith(":bool") and word in _SWITCH:
+            return _SWITCH[word]
         self.refuse("true or false")
         return None
 

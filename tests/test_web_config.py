@@ -160,7 +160,18 @@ REFUSED = [
         "http_server_config: {http2: 1}",
         "1: http_server_config.http2: got number '1', want true or false",
     ),
+    *(
+        (
+            f"http_server_config: {{http2: !!bool {value}}}",
+            f"1: http_server_config.http2: got {got}, want true or false",
+        )
+        for value, got in {"maybe": "boolean 'maybe'", "[]": "a list"}.items()
+    ),
     ("basic_auth_users: [a]", "1: basic_auth_users: got a list, want a mapping"),
+    (
+        "basic_auth_users: admin:secret",
+        "1: basic_auth_users: got something else, want a mapping",
+    ),
     (
         "http_server_config: {}\nhttp_server_config: {}",
         "2: http_server_config: got again, want it in line 1 only",
