@@ -16,9 +16,9 @@ def check_old(path: Path) -> int:
     """
     report = read_old(path)
     for line in report.found:
-        print(f"ok       {line}")
+        print(f"ok       {_printable(line)}")
     for line in report.problems:
-        print(f"PROBLEM  {line}")
+        print(f"PROBLEM  {_printable(line)}")
     print("keys that are not in it need nothing: the new defaults are the old ones")
     for block in (_settings(report), _targets(report), _limits(report)):
         for line in block:
@@ -28,15 +28,21 @@ def check_old(path: Path) -> int:
     return 2 if problems else 0
 
 
+def _printable(line: str) -> str:
+    """Return a line with escapes for what no terminal should get, or none can print."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
 def _settings(report: Report) -> Iterator[str]:
     settings = dict(report.settings)
-    host = "" if report.host in ("0.0.0.0", "") else report.host
+    host = "" if report.host in ("0.0.0.0", "[::]", "") else report.host
     if (host, report.port) != ("", 8000):
         settings["web.listen-address"] = f"{host}:{report.port}"
     if settings:
         yield "\nexporter.yml, for --config.file:"
-        # JSON's strings are YAML's.
-        yield from (f"{name}: {json.dumps(text)}" for name, text in settings.items())
+        for name, text in settings.items():
+            # JSON's strings are YAML's, but for what takes two escapes in JSON only.
+            yield f"{name}: {json.dumps(text, ensure_ascii=False)}"
 
 
 def _targets(report: Report) -> Iterator[str]:

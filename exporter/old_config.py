@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from exporter.addresses import parse_address
 from exporter.errors import ConfigError
 from exporter.old_report import LIMITS, SEVERITIES, Limit, Report
 
@@ -70,7 +71,7 @@ def flatten(root: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _database(report: Report, key: str, value: object) -> None:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or not value.isprintable():
         report.refuse(key, value, "a path")
         return
     report.settings["database.performance"] = value
@@ -123,15 +124,21 @@ def _page(report: Report, key: str, value: object) -> None:
 
 
 def _host(report: Report, key: str, value: object) -> None:
-    if not isinstance(value, str):
+    host = f"[{value}]" if ":" in str(value) else value
+    try:
+        parse_address(f"{host}:{report.port}")
+    except ValueError:
+        host = None
+    if not isinstance(host, str):
         report.refuse(key, value, "an address")
         return
-    report.host = value
+    report.host = host
     report.say(key, value, "--web.listen-address, see below")
 
 
 def _port(report: Report, key: str, value: object) -> None:
-    if not isinstance(value, int) or not 0 < value < 65536:
+    # To Python, true is a 1.
+    if type(value) is not int or not 0 < value < 65536:
         report.refuse(key, value, "a port up to 65535")
         return
     report.port = value

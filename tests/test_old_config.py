@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from exporter.addresses import parse_address
 from exporter.old_report import LIMITS
 from tests.exporters import run
 from tests.servers import ROOT, Servers
@@ -101,6 +102,27 @@ def test_other_values_are_converted_and_ready_to_copy(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("host", "address"), [("::1", "[::1]:8001"), ("::", ":8001"), ("", ":8001")]
+)
+def test_address_is_one_for_the_exporter(
+    host: str, address: str, tmp_path: Path
+) -> None:
+    _, lines = check(tmp_path, {"prometheus": {"host": host, "port": 8001}})
+
+    assert f'web.listen-address: "{address}"' in lines
+    parse_address(address)
+
+
+def test_path_is_the_same_in_yaml(tmp_path: Path) -> None:
+    path = '/srv/\N{GRINNING FACE} "é"\\/p.db'
+
+    _, lines = check(tmp_path, {"database_path": path})
+
+    at = lines.index("exporter.yml, for --config.file:")
+    assert yaml.safe_load(lines[at + 1]) == {"database.performance": path}
+
+
 def line(quantity: str, value: float, severity: str, unit: str) -> str:
     labels = f'severity: {severity}, unit: {unit}, instance: "localhost:9123"'
     return (
@@ -167,7 +189,23 @@ PROBLEMS = {
         {"prometheus": {"port": "8000"}},
         'prometheus.port: got "8000", want a port up to 65535',
     ),
+    "port of true": (
+        {"prometheus": {"port": True}},
+        "prometheus.port: got true, want a port up to 65535",
+    ),
     "host": ({"prometheus": {"host": 1}}, "prometheus.host: got 1, want an address"),
+    "two hosts": (
+        {"prometheus": {"host": "a b"}},
+        'prometheus.host: got "a b", want an address',
+    ),
+    "no text": (
+        {"database_path": "/srv/\ud800"},
+        'database_path: got "/srv/\\ud800", want a path',
+    ),
+    "key for a terminal": (
+        {"\x1b[2J\ud800": 1},
+        r"\x1b[2J\ud800: got an unknown key, which the old monitor ignored",
+    ),
     "level": (
         {"logging": {"level": "LOUD"}},
         'logging.level: got "LOUD", want one of'
