@@ -7,9 +7,11 @@ come in any order and number, samples must go out by series and time; in between
 are in a private file, so that memory does not grow with the history.
 """
 
+import signal
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from exporter.backfill.scratch import Scratch
 from exporter.collectors.cache import Cache
 from exporter.collectors.queries import Queries
 from exporter.config import Config
+from exporter.errors import OutputError
 
 __all__ = ["Request", "backfill"]
 
@@ -52,11 +55,16 @@ def backfill(config: Config, request: Request) -> int:
 
     Raises:
         DatabaseError: the performance database cannot be read.
-        OutputError: the text, or what is kept meanwhile, cannot be written.
+        OutputError: the text, or what is kept meanwhile, cannot be written, or not all
+            of it, because SIGINT or SIGTERM came.
     """
     started = time.monotonic()
     reader = Reader(config.performance)
-    with closing(Scratch()) as scratch, opened(request.output) as output:
+    with (
+        _stoppable(),
+        closing(Scratch()) as scratch,
+        opened(request.output) as output,
+    ):
         found = _families(config, request, reader, scratch)
         target = {"instance": request.instance, "job": request.job}
         samples = write(found, target, output)
@@ -66,6 +74,21 @@ def backfill(config: Config, request: Request) -> int:
     seconds = time.monotonic() - started
     print(f"{samples.number} samples{span} in {seconds:.1f} s", file=sys.stderr)
     return 0
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end it as SIGINT does, so that no half file stays anywhere.
+
+    Process 1 of a container would not even notice that signal otherwise.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise OutputError("stopped by a signal: the text is not complete") from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _families(

@@ -1,6 +1,7 @@
 """The command itself: settings, where it writes, what it costs."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from tests.backfill.old_monitor import collections, write_history
 from tests.backfill.running import backfill
 from tests.databases import EPOCH, File
 from tests.exporters import run
-from tests.servers import ROOT
+from tests.servers import ROOT, wait_until
 
 HOUR = 3600
 MISTAKES = {
@@ -201,6 +202,28 @@ def test_a_reader_that_goes_away_is_one_line(folder: Path) -> None:
     assert errors.decode().splitlines()[-1] == (
         "hakgal-exporter: cannot write to standard output: its reader has gone"
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_stops_it_finds_nothing_half_done(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "history.om"
+    output.parent.mkdir()
+    command = [sys.executable, "-m", "exporter", "backfill", f"--output={output}"]
+    command.append(f"--database.performance={fill(tmp_path, 200_000)}")
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    wait_until(lambda: any(output.parent.iterdir()), 10)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    assert errors.decode().splitlines() == [
+        "hakgal-exporter: stopped by a signal: the text is not complete"
+    ]
+    assert not [*output.parent.iterdir()]
 
 
 @pytest.mark.parametrize(
