@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from exporter.backfill.reader import BATCH_ROWS, Reader
+from exporter.backfill.reader import BATCH_ROWS, TIME, Reader
 from exporter.backfill.report import EARLIEST, utc
 from exporter.backfill.scratch import Point, Scratch
 from exporter.database import release
@@ -106,13 +106,13 @@ class Events:
 
     def _last_id(self) -> int | None:
         """Return the newest row of the span; those after it are the exporter's."""
-        for row, text in self._reader.newest_first(self.table.name, "timestamp"):
+        for row, text in self._reader.newest_first(self.table.name, TIME):
             if self._time(text) is not None:
                 return int(row)
         return None
 
     def _first_moment(self) -> int | None:
-        for rows in self._reader.batches(self.table.name, "timestamp"):
+        for rows in self._reader.batches(self.table.name, TIME):
             for _, text in rows:
                 if (seconds := self._time(text)) is not None:
                     return self._sample_after(seconds)
@@ -133,7 +133,7 @@ class Events:
     ) -> Batch:
         """Fold some rows; this may be run again, so it changes nothing."""
         sql = (
-            f"SELECT id, timestamp FROM {self.table.name} WHERE id > ? AND id <= ?"
+            f"SELECT id, {TIME} FROM {self.table.name} WHERE id > ? AND id <= ?"
             f" ORDER BY id LIMIT {BATCH_ROWS}"
         )
         rows = db.execute(sql, (after, last)).fetchall()

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from exporter.backfill.openmetrics import Family, Group, Values
-from exporter.backfill.reader import Reader
+from exporter.backfill.reader import TIME, Reader
 from exporter.backfill.report import EARLIEST, Tally, utc
 from exporter.backfill.scratch import Sample, Scratch
 from exporter.identity import parse_time
@@ -79,6 +79,11 @@ UNKNOWN = "the old monitor had no such metric"
 # one: an increase that never was.
 NOT_WITHOUT_EVENTS = "the exporter counts all rows of {}; add --backfill.events"
 
+_COLUMNS = (
+    "substr(metric_name, 1, 64), CASE WHEN typeof(metric_value) IN ('text', 'blob')"
+    f" THEN 'text' ELSE metric_value END, {TIME}"
+)
+
 NAME_LENGTH = 40  # characters of an unknown name that are shown
 
 _parse_time = lru_cache(maxsize=64)(parse_time)  # a collection's nine rows agree
@@ -118,8 +123,7 @@ class History:
         Raises:
             DatabaseError: the table cannot be read.
         """
-        columns = "metric_name, metric_value, timestamp"
-        for rows in self._reader.batches(TABLE, columns):
+        for rows in self._reader.batches(TABLE, _COLUMNS):
             self._rows += len(rows)
             samples = (self._sample(*row[1:]) for row in rows)
             self._scratch.add_samples(sample for sample in samples if sample)
