@@ -40,6 +40,31 @@ import sys
 from exporter.recorder import Recorder
 Recorder(sys.argv[1]).record_query(1, "last words")
 """
+AT_EXIT = """
+import atexit, sys
+from exporter.recorder import Recorder
+recorder = Recorder(sys.argv[1])
+atexit.register(lambda: recorder.record_query(1, "at exit"))
+recorder.record_query(1, "before")
+"""
+SIGNALLED = """
+import signal, sys, time
+from exporter.recorder import Recorder
+recorder, handled, longest = Recorder(sys.argv[1], durable=True), 0, 0
+def handle(*_):
+    global handled
+    handled += 1
+    recorder.record_query(1, "handler")
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+ends = time.monotonic() + 2
+while (started := time.monotonic()) < ends:
+    recorder.record_query(1, "main")
+    longest = max(longest, time.monotonic() - started)
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert recorder.flush()
+print(handled, longest)
+"""
 MODULES = """
 import sys
 import exporter.recorder
@@ -326,6 +351,97 @@ def test_a_forked_child_records_its_own_events_only(
     assert len(rows(path)) == 4
 
 
+def test_a_forked_child_writes_on_when_its_parent_lets_go(
+    path: Path, recorder: Recorder
+) -> None:
+    recorder.record_query(0.1, "parent")
+    assert recorder.flush()
+    child_reads, parent_writes = os.pipe()
+    parent_reads, child_writes = os.pipe()
+    child = os.fork()
+    if child == 0:
+        recorder.record_query(0.1, "child")
+        recorder.flush()
+        os.write(child_writes, b"x")
+        os.read(child_reads, 1)
+        recorder.record_query(0.1, "child, later")
+        os._exit(not recorder.flush())
+    os.read(parent_reads, 1)
+    assert recorder.close()
+    with closing(sqlite3.connect(path)) as other:
+        names = "SELECT query_type FROM query_times ORDER BY id"
+        assert other.execute(names).fetchall() == [("parent",), ("child",)]
+        os.write(parent_writes, b"x")
+        assert os.waitpid(child, 0)[1] == 0
+    for end in (child_reads, parent_writes, parent_reads, child_writes):
+        os.close(end)
+    assert [name for name, _ in rows(path)] == ["parent", "child", "child, later"]
+
+
+def test_forks_while_others_record_lose_nothing(path: Path) -> None:
+    with Recorder(path) as recorder:
+        ended = threading.Event()
+
+        def record() -> None:
+            while not ended.wait(0.0005):
+                recorder.record_query(0.1, "thread")
+
+        thread = threading.Thread(target=record)
+        thread.start()
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                recorder.record_query(0.1, "child")
+                os._exit(not recorder.flush(PATIENCE_SECONDS))
+            assert os.waitpid(child, 0)[1] == 0
+        ended.set()
+        thread.join()
+        assert recorder.flush()
+    assert [name for name, _ in rows(path)].count("child") == 20
+    assert rows(path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_handlers_of_signals_record_while_their_thread_does(path: Path) -> None:
+    done = run(SIGNALLED, path)
+    assert (done.returncode, done.stderr) == (0, "")
+    handled, longest = done.stdout.split()
+    assert [name for name, _ in rows(path)].count("handler") == int(handled)
+    assert float(longest) < 0.9  # nobody waits for himself until his time is up
+
+
+def test_a_recorder_that_nobody_holds_ends_its_thread(path: Path) -> None:
+    recorder = Recorder(path)
+    recorder.record_query(0.1, "last words")
+    thread = recorder._writer._thread
+    assert thread is not None
+    del recorder
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    assert rows(path) == [("last words", 1)]
+
+
+@pytest.mark.usefixtures("locked")
+def test_flushing_again_and_again_takes_no_room(recorder: Recorder) -> None:
+    for _ in range(100):
+        assert not recorder.flush(0)
+    assert len(recorder._writer._buffer) <= 2
+
+
+def test_handlers_of_the_log_that_raise_do_not_end_recording(
+    path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no log")
+
+    monkeypatch.setattr("exporter.recorder.writer.logger.log", refuse)
+    path.mkdir()
+    recorder.record_query(0.1, "early")
+    assert not recorder.flush(0.3)
+    path.rmdir()
+    assert recorder.flush(PATIENCE_SECONDS)
+    assert rows(path) == [("early", 1)]
+
+
 def test_many_processes_lose_nothing(path: Path) -> None:
     program = """
 import sys
@@ -374,6 +490,11 @@ def test_the_end_of_a_process_loses_nothing(path: Path) -> None:
     assert rows(path) == [("last words", 1)]
 
 
+def test_what_is_recorded_at_the_end_of_a_process_is_kept(path: Path) -> None:
+    assert run(AT_EXIT, path).stderr == ""
+    assert rows(path) == [("before", 1), ("at exit", 1)]
+
+
 def test_close_lets_go_of_the_file_and_recording_opens_it_anew(path: Path) -> None:
     recorder = Recorder(path)
     recorder.record_query(0.1, "before")
@@ -392,6 +513,26 @@ def test_close_tells_what_it_could_not_write(
     assert not recorder.close(0.5)
     locked.execute("ROLLBACK")
     assert recorder.close()
+
+
+def test_what_close_could_not_write_is_written_later(
+    path: Path,
+    recorder: Recorder,
+    locked: sqlite3.Connection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "exporter.recorder")
+    recorder.record_query(0.1, "behind")
+    wait_until(lambda: caplog.messages, PATIENCE_SECONDS)
+    recorder.record_query(0.1, "behind, too")
+    assert not recorder.close(0.1)
+    time.sleep(0.3)
+    assert len(caplog.messages) == 1  # nothing of recording again
+    locked.execute("ROLLBACK")
+    names = ["before", "behind", "behind, too"]
+    wait_until(lambda: [name for name, _ in rows(path)] == names, PATIENCE_SECONDS)
+    recorder.record_query(0.1, "after")
+    wait_until(lambda: rows(path)[-1] == ("after", 1), PATIENCE_SECONDS)
 
 
 def test_old_rows_are_pruned_and_newer_ones_kept(path: Path) -> None:

@@ -14,6 +14,7 @@ waits for its commit instead.
 Standard library only, and nothing of what serves metrics.
 """
 
+import atexit
 import functools
 import inspect
 import os
@@ -22,12 +23,12 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from time import perf_counter, time
+from time import monotonic, perf_counter, time
 from typing import Any, Self, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from exporter.recorder.store import LOOKUP, QUERY, Store
-from exporter.recorder.writer import Writer
+from exporter.recorder.writer import CONFIRM_SECONDS, Writer
 
 __all__ = ["Recorder", "Timing"]
 
@@ -37,20 +38,20 @@ BUFFERED_EVENTS = 50_000  # some 10 MB; a minute at 800 events a second
 LEAST_KEEP = timedelta(minutes=10)  # an exporter may be restarted meanwhile
 CLOSE_SECONDS = 5.0
 
-# All of this process: a fork has to reach them.
+# All of this process: a fork and the end have to reach them, and a writer may outlive
+# its recorder. What is added, and each fork, holds the lock.
 _recorders: "WeakSet[Recorder]" = WeakSet()
-_forking = threading.Lock()  # one fork at a time; guards the next
+_writers: "WeakSet[Writer]" = WeakSet()
+_forking = threading.RLock()
 _paused: list[Writer] = []
-# A forked child must not even close what its parent has open: closing is the end of
-# SQLite's locks, and of the log.
-_inherited: list[Writer] = []
 
 
 class Recorder:
     """Records into one performance database, from any number of threads.
 
     A forked child's recorder begins empty, with a thread and a connection of its own.
-    The file and its tables are made if they are missing.
+    The file and its tables are made if they are missing. A recorder that nobody holds
+    any more closes by itself.
     """
 
     def __init__(
@@ -83,8 +84,9 @@ class Recorder:
         self._keep = keep
         self._is_durable = durable
         self._limit = buffered_events
-        self._begin()
-        _recorders.add(self)
+        with _forking:
+            self._begin()
+            _recorders.add(self)
 
     def record_query(
         self, seconds: float, query_type: str | None = None, success: bool = True
@@ -123,8 +125,9 @@ class Recorder:
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> bool:
         """Commit what is left and let go of the file; tell whether all is committed.
 
-        Done at the end of the process as well, but not where that ends by ``os._exit``,
-        as children of multiprocessing do. Who records afterwards opens the file anew.
+        What could not be committed in that time is tried for further on. Done at the
+        end of the process as well, but not where that ends by ``os._exit``, as children
+        of multiprocessing do. Who records afterwards opens the file anew.
         """
         return self._writer.close(timeout_seconds)
 
@@ -136,6 +139,9 @@ class Recorder:
 
     def _begin(self) -> None:
         self._writer = Writer(Store(self._path, self._keep), self._limit)
+        _writers.add(self._writer)
+        self._end = finalize(self, self._writer.end)
+        self._end.atexit = False
         # Bound once: a look-up less for every event.
         self._put = self._writer.put_durably if self._is_durable else self._writer.put
 
@@ -194,28 +200,42 @@ class Timing:
 
 
 def _before_fork() -> None:
-    """Let nobody be inside SQLite: a child would wait for its locks for ever."""
+    """Let go of the files, and let nobody be inside SQLite.
+
+    A child that had one open would believe that it holds its parent's locks on it, and
+    lose what it writes when the parent ends the log.
+    """
     _forking.acquire()
-    _paused.extend(recorder._writer for recorder in list(_recorders))
-    for writer in _paused:
+    for writer in list(_writers):
         writer.pause()
+        _paused.append(writer)
 
 
 def _after_fork_in_parent() -> None:
-    for writer in _paused:
-        writer.go_on()
-    _paused.clear()
+    while _paused:
+        _paused.pop().go_on()
     _forking.release()
 
 
 def _after_fork_in_child() -> None:
-    _inherited.extend(_paused)
-    for writer in _paused:
-        writer.abandon()
-    for recorder in list(_recorders):
-        recorder._begin()
+    """Begin anew: what waits is the parent's, and its locks may be held by nobody."""
     _paused.clear()
+    _writers.clear()
+    for recorder in list(_recorders):
+        recorder._end.detach()
+        recorder._begin()
     _forking.release()
+
+
+def _close_all() -> None:
+    """Commit what is left at the end of the process, but not for long."""
+    ends = monotonic() + CONFIRM_SECONDS
+    with _forking:
+        writers = list(_writers)
+    for writer in writers:
+        writer.end()
+    for writer in writers:
+        writer.close(max(0.0, ends - monotonic()))
 
 
 os.register_at_fork(
@@ -223,3 +243,5 @@ os.register_at_fork(
     after_in_parent=_after_fork_in_parent,
     after_in_child=_after_fork_in_child,
 )
+# Here, and not at the first event: what the application registers later runs before.
+atexit.register(_close_all)

@@ -4,6 +4,7 @@ import math
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ _SYNCHRONOUS_NORMAL = "PRAGMA synchronous = NORMAL"
 
 
 class Store:
-    """One database, used by one thread; opened when it is needed."""
+    """One database, used by one thread at a time; opened when it is needed."""
 
     def __init__(self, path: Path, keep: timedelta | None) -> None:
         """Take the path, and how old rows may become; None is for ever."""
@@ -96,12 +97,12 @@ class Store:
                 full |= count == PRUNED_ROWS
         return full
 
-    def close(self) -> bool:
+    def close(self) -> None:
         """Let go of the file."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
-        return True
+        db, self._db = self._db, None
+        if db is not None:
+            with suppress(sqlite3.Error):
+                db.close()
 
     def _open(self) -> sqlite3.Connection:
         """Return a connection to the file that is at the path now."""
@@ -110,7 +111,9 @@ class Store:
         self.close()
         is_new = not self._path.exists()
         # Not waiting for locks: a fork must not wait for us.
-        db = sqlite3.connect(self._path, timeout=0.0, isolation_level=None)
+        db = sqlite3.connect(
+            self._path, timeout=0.0, isolation_level=None, check_same_thread=False
+        )
         try:
             if is_new:
                 db.execute("PRAGMA journal_mode = WAL")

@@ -1,12 +1,12 @@
 """A buffer of events, and the thread that commits it."""
 
-import atexit
 import logging
 import math
 import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 
 from exporter.recorder.store import Event, Store
@@ -20,6 +20,29 @@ CONFIRM_SECONDS = 1.0  # the longest that a durable call waits
 logger = logging.getLogger("exporter.recorder")
 
 
+class Bell:
+    """What wakes a thread; it stays rung until one has waited for it.
+
+    A ``threading.Event`` would not do: while a thread is in its methods, the handler of
+    a signal that comes there waits for the thread, in vain.
+    """
+
+    def __init__(self) -> None:
+        self._silence = threading.Lock()
+        self._silence.acquire()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is rung, but not longer than this; tell whether it is."""
+        return self._silence.acquire(
+            timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX))
+        )
+
+    def ring(self) -> None:
+        """Wake who waits, or who will."""
+        with suppress(RuntimeError):  # rung already
+            self._silence.release()
+
+
 class Writer:
     """Takes events at once, and commits them when it can, in their order."""
 
@@ -29,15 +52,15 @@ class Writer:
         self._store = store
         self._limit = limit
         # What waits in it: events, and whoever waits for those before him.
-        self._buffer: deque[Event | threading.Event] = deque()
-        # Guards the next two, and ``dropped``; a signal's handler may record as well.
+        self._buffer: deque[Event | Bell] = deque()
+        # Guards the thread and what is dropped. A signal's handler may come here while
+        # its thread is here already, and nothing else is waited for meanwhile.
         self._lock = threading.RLock()
         self._untold = [0, 0]  # dropped of each kind, not in the file yet
         self._thread: threading.Thread | None = None
         self._writing = threading.Lock()  # while the file is in use
-        self._woken, self._hurry = threading.Event(), threading.Event()
-        self._is_awake = False
-        self._closes_by = math.inf
+        self._woken, self._hurry = Bell(), Bell()
+        self._is_awake = self._is_ending = False
         self._is_failing = False
         self._fails_since: float | None = None
 
@@ -58,35 +81,50 @@ class Writer:
 
     def flush(self, timeout_seconds: float) -> bool:
         """Wait until what was put before is committed; tell whether it is."""
-        done = threading.Event()
-        self._buffer.append(done)
-        self._hurry.set()
+        if self._thread is threading.current_thread():  # its logging, a destructor
+            return False
+        try:
+            newest = self._buffer[-1]
+        except IndexError:
+            newest = None
+        # Where nothing is new, one waits with whoever came before: else who asks again
+        # and again would fill the buffer.
+        done = newest if isinstance(newest, Bell) else Bell()
+        if done is not newest:
+            self._buffer.append(done)
+        self._hurry.ring()
         self._wake()
-        return done.wait(timeout_seconds)
+        is_done = done.wait(timeout_seconds)
+        if is_done:
+            done.ring()  # for the next
+        return is_done
+
+    def end(self) -> None:
+        """Ask the thread to end when it has committed what there is."""
+        if self._thread is not None or self._buffer:
+            self._is_ending = True
+            self._hurry.ring()
+            self._wake()
 
     def close(self, timeout_seconds: float) -> bool:
-        """Commit what there is, end the thread; tell whether all is committed."""
-        self._closes_by = monotonic() + timeout_seconds
-        if self._thread is not None or self._buffer:
-            self._hurry.set()
-            self._wake()
-        if (thread := self._thread) is not None:
+        """Commit what there is, end the thread; tell whether all is committed.
+
+        What could not be written in this time is tried for further on.
+        """
+        self.end()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_seconds)
-        self._closes_by = math.inf  # what could not be written is tried for further on
-        atexit.unregister(self._close_at_exit)
-        return not self._buffer
+        return not (self._buffer or any(self._untold))
 
     def pause(self) -> None:
-        """Keep off the file until told to go on; returns when it is not in use."""
+        """Let go of the file until told to go on."""
         self._writing.acquire()
+        self._store.close()
 
     def go_on(self) -> None:
         """Use the file again."""
         self._writing.release()
-
-    def abandon(self) -> None:
-        """Do nothing any more: the file and the thread are a parent's."""
-        atexit.unregister(self._close_at_exit)
 
     def _drop(self, event: Event) -> None:
         with self._lock:
@@ -95,48 +133,60 @@ class Writer:
 
     def _wake(self) -> None:
         """Let the thread look at the buffer; start it if there is none."""
-        with self._lock:
+        try:
             self._is_awake = True
-            self._woken.set()
-            if self._thread is not None:
-                return
+            self._woken.ring()
+            if self._thread is None:
+                with self._lock:
+                    self._start()
+        except BaseException:  # of a signal's handler: the next event wakes
+            self._is_awake = False
+            raise
+
+    def _start(self) -> None:
+        """Start the thread, unless somebody else has; needs the lock."""
+        if self._thread is not None:
+            return
+        try:
             self._thread = threading.Thread(
                 target=self._run, name="hakgal-recorder", daemon=True
             )
-            try:
-                self._thread.start()
-            except RuntimeError:  # no more threads: the next event tries again
-                self._thread, self._is_awake = None, False
-                return
-        atexit.register(self._close_at_exit)
-
-    def _close_at_exit(self) -> None:
-        self.close(CONFIRM_SECONDS)
+            self._thread.start()
+        except Exception:  # no more threads or memory: the next event tries again
+            self._thread, self._is_awake = None, False
+        except BaseException:  # one that came, but not in time, sees it and ends
+            self._thread = None
+            raise
 
     def _run(self) -> None:
+        with self._lock:  # while it was started a signal's handler may have done so too
+            if self._thread is not threading.current_thread():
+                return
         prune_at = monotonic() if self._store.keeps_not_all else math.inf
         while True:
-            self._woken.wait(None if prune_at == math.inf else prune_at - monotonic())
+            self._woken.wait(prune_at - monotonic())
             self._hurry.wait(COMMIT_SECONDS)
-            self._hurry.clear()
             # Before the buffer is read: whoever comes from now on wakes us again.
-            self._woken.clear()
             self._is_awake = False
             self._commit_all()
-            if self._has_ended():
+            if self._is_ending and self._has_ended():
                 return
             if monotonic() >= prune_at:
                 has_more = self._attempt(self._store.prune)
                 prune_at = monotonic() + (0.0 if has_more else PRUNE_SECONDS)
 
     def _has_ended(self) -> bool:
-        """Let go of the file if that was asked for; the next event starts anew."""
+        """Let go of the file and end, unless something has come meanwhile."""
+        with self._writing:
+            self._store.close()
         with self._lock:
-            is_late = monotonic() >= self._closes_by
-            if self._closes_by == math.inf or (self._buffer and not is_late):
+            if self._buffer or any(self._untold):
                 return False
-            self._attempt(self._store.close)
-            self._thread, self._closes_by = None, math.inf
+            self._is_ending, self._thread = False, None
+            # Whoever comes from now on starts another thread, we for who just came.
+            self._is_awake = False
+            if self._buffer or any(self._untold):
+                self._wake()
             return True
 
     def _commit_all(self) -> None:
@@ -144,11 +194,8 @@ class Writer:
         while self._buffer or any(self._untold):
             if self._attempt(self._commit_some):
                 pause = SHORTEST_PAUSE
-            elif monotonic() >= self._closes_by:
-                return
             else:
                 self._hurry.wait(pause)
-                self._hurry.clear()
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     def _commit_some(self) -> bool:
@@ -163,8 +210,8 @@ class Writer:
                 self._untold[kind] -= number
         for waiting in batch:
             self._buffer.popleft()
-            if isinstance(waiting, threading.Event):
-                waiting.set()
+            if isinstance(waiting, Bell):
+                waiting.ring()
         return True
 
     def _attempt(self, work: Callable[[], bool]) -> bool:
@@ -178,12 +225,18 @@ class Writer:
             lasts = monotonic() - self._fails_since > CONFIRM_SECONDS
             if not self._is_failing and (lasts or not _is_locked(error)):
                 self._is_failing = True
-                logger.warning("cannot record, events wait in memory: %s", error)
+                _say(logging.WARNING, "cannot record, events wait in memory: %s", error)
             return False
-        if self._is_failing:
-            logger.info("recording again; dropped so far: %d", self.dropped)
-        self._fails_since, self._is_failing = None, False
+        was_failing, self._is_failing, self._fails_since = self._is_failing, False, None
+        if was_failing:
+            _say(logging.INFO, "recording again; dropped so far: %d", self.dropped)
         return result
+
+
+def _say(level: int, message: str, fact: object) -> None:
+    # Whatever the application's handlers raise: it must not end the thread.
+    with suppress(Exception):
+        logger.log(level, message, fact)
 
 
 def _is_locked(error: Exception) -> bool:
