@@ -282,6 +282,47 @@ def test_dropped_events_are_counted_and_reported_as_missed(tmp_path: Path) -> No
     assert missed == {"query_times": 15, "cache_events": 1}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM query_times",
+        "DELETE FROM sqlite_sequence",
+        "UPDATE sqlite_sequence SET seq = NULL",
+        "SELECT 1",
+    ],
+    ids=["pruned", "no_sequence", "null_sequence", "untouched"],
+)
+def test_what_several_processes_drop_is_missed_exactly(
+    tmp_path: Path, change: str
+) -> None:
+    config = make_config(tmp_path, collectors=frozenset({"queries", "cache"}))
+    exporter = make_exporter(config)
+    path = config.performance
+    with (
+        Recorder(path, buffered_events=5) as one,
+        Recorder(path, buffered_events=7) as other,
+    ):
+        for _ in range(4):
+            one.record_query(1)
+            assert one.flush()
+        scrape(exporter)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute(change)
+            db.execute("BEGIN EXCLUSIVE")
+            for recorder in (one, other):
+                for _ in range(20):
+                    recorder.record_query(1)
+                recorder.record_cache_event(True)
+        assert one.flush()
+        assert other.flush()
+        one.record_query(1)
+    page = scrape(exporter)
+    exporter.close()
+    assert page.sum("hakgal_query_duration_seconds_count") == 4 + 5 + 7 + 1
+    missed = page.by("table", "hakgal_exporter_missed_rows_total")
+    assert missed == {"query_times": 15 + 13, "cache_events": 2}
+
+
 def test_a_missing_folder_costs_nothing_until_it_is_there(tmp_path: Path) -> None:
     path = tmp_path / "later" / "performance.db"
     with Recorder(path) as recorder:

@@ -25,8 +25,13 @@ _INSERT = (
     " VALUES (datetime(?, 'unixepoch'), ?, ?, ?)",
 )
 # Ids that are given out without a row are what the exporter reports as missed rows.
-_SKIP = "UPDATE sqlite_sequence SET seq = seq + ? WHERE name = ?"
-_SKIP_FIRST = "INSERT INTO sqlite_sequence(seq, name) VALUES (?, ?)"
+# They are counted from where SQLite itself would go on, which is not below a row.
+_LARGEST = "(SELECT COALESCE(MAX(id), 0) FROM {0})"
+_SKIP = (
+    f"UPDATE sqlite_sequence SET seq = MAX(COALESCE(seq, 0), {_LARGEST}) + ?"
+    " WHERE name = '{0}'"
+)
+_SKIP_FIRST = f"INSERT INTO sqlite_sequence(name, seq) VALUES ('{{0}}', {_LARGEST} + ?)"
 _OLDEST = "SELECT id, timestamp FROM {} ORDER BY id LIMIT ?"
 _LAST_OLD = (
     f"SELECT MAX(id), COUNT(*) FROM ({_OLDEST})"
@@ -68,8 +73,8 @@ class Store:
         db.execute("BEGIN IMMEDIATE")
         try:
             for table, number in zip(TABLES, skipped, strict=True):
-                if number and not db.execute(_SKIP, (number, table)).rowcount:
-                    db.execute(_SKIP_FIRST, (number, table))
+                if number and not db.execute(_SKIP.format(table), (number,)).rowcount:
+                    db.execute(_SKIP_FIRST.format(table), (number,))
             for insert, new in zip(_INSERT, rows, strict=True):
                 db.executemany(insert, new)
             db.execute("COMMIT")
