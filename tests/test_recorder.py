@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from exporter.recorder import Recorder
-from exporter.recorder.store import PRUNED_ROWS
+from exporter.recorder.store import LONGEST_TEXT, PRUNED_ROWS
 from tests.exporters import make_config, make_exporter, scrape
 from tests.servers import ROOT, wait_until
 
@@ -355,6 +355,60 @@ def test_an_existing_file_keeps_its_journal_mode(path: Path) -> None:
         assert rows(path, "PRAGMA journal_mode") == [("delete",)]
 
 
+def test_an_empty_file_is_made_like_a_new_one(path: Path, recorder: Recorder) -> None:
+    path.touch()
+    recorder.record_query(0.1, "here")
+    assert recorder.flush()
+    assert rows(path, "PRAGMA journal_mode") == [("wal",)]
+
+
+def test_a_file_replaced_while_it_is_opened_is_opened_again(
+    path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.record_query(0.1, "before")
+    assert recorder.close()
+    connect = sqlite3.connect
+
+    def replace(*args: Any, **named: Any) -> object:
+        monkeypatch.undo()
+        db = connect(*args, **named)
+        db.execute("SELECT * FROM query_times")
+        copy = path.with_name("copy.db")
+        copy.write_bytes(path.read_bytes())
+        copy.replace(path)
+        return db
+
+    monkeypatch.setattr("exporter.recorder.store.sqlite3.connect", replace)
+    recorder.record_query(0.1, "after")
+    assert recorder.flush()
+    assert recorder.close()
+    assert rows(path) == [("before", 1), ("after", 1)]
+
+
+def test_a_text_that_sqlite_cannot_take_does_not_stop_the_rest(
+    path: Path, recorder: Recorder
+) -> None:
+    recorder.record_query(0.1, "x" * (LONGEST_TEXT + 1))
+    recorder.record_query(0.1, "next")
+    assert recorder.flush()
+    assert rows(path, "SELECT id, query_type FROM query_times") == [(2, "next")]
+
+
+def test_a_failed_commit_is_tried_again_and_writes_once(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE other(x)")
+    with Recorder(path) as recorder, closing(sqlite3.connect(path)) as reader:
+        recorder.record_query(0.1, "before")
+        assert recorder.flush()
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM query_times").fetchall()
+        recorder.record_query(0.1, "behind a reader")
+        assert not recorder.flush(0.3)
+        reader.execute("COMMIT")
+        assert recorder.flush()
+    assert rows(path) == [("before", 1), ("behind a reader", 1)]
+
+
 def test_threads_record_side_by_side(path: Path, recorder: Recorder) -> None:
     def record(name: str) -> None:
         for _ in range(2000):
@@ -595,6 +649,23 @@ def test_old_rows_are_pruned_and_newer_ones_kept(path: Path) -> None:
         wait_until(lambda: len(rows(path)) == 6, PATIENCE_SECONDS)
         wait_until(lambda: not rows(path, "SELECT * FROM cache_events"), 5)
     assert [name for name, _ in rows(path)] == ["5"] * 5 + ["now"]
+
+
+def test_what_was_written_late_is_not_pruned_unread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.recorder.writer.PRUNE_SECONDS", 0.1)
+    with Recorder(path, keep=timedelta(minutes=10)) as recorder:
+        recorder.record_query(0.1, "before")
+        assert recorder.flush()
+        monkeypatch.setattr("exporter.recorder.time", lambda: time.time() - 3600)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("BEGIN EXCLUSIVE")
+            recorder.record_query(0.1, "an hour ago")
+            assert not recorder.flush(0.5)
+        assert recorder.flush()
+        time.sleep(0.5)
+    assert [name for name, _ in rows(path)] == ["before", "an hour ago"]
 
 
 @pytest.mark.parametrize(

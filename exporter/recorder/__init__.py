@@ -28,14 +28,14 @@ from typing import Any, Self, TypeVar
 from weakref import WeakSet, finalize
 
 from exporter.recorder.store import LOOKUP, QUERY, Store
-from exporter.recorder.writer import CONFIRM_SECONDS, Writer
+from exporter.recorder.writer import CONFIRM_SECONDS, UNREAD_SECONDS, Writer
 
 __all__ = ["Recorder", "Timing"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 BUFFERED_EVENTS = 50_000  # some 10 MB; a minute at 800 events a second
-LEAST_KEEP = timedelta(minutes=10)  # an exporter may be restarted meanwhile
+LEAST_KEEP = timedelta(seconds=UNREAD_SECONDS)  # an exporter may be restarted meanwhile
 CLOSE_SECONDS = 5.0
 
 # All of this process: a fork and the end have to reach them, and a writer may outlive

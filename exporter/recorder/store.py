@@ -16,6 +16,7 @@ Event = tuple[int, float, Any, Any, Any]
 QUERY, LOOKUP = 0, 1
 TABLES = ("query_times", "cache_events")
 
+LONGEST_TEXT = 1_000_000  # characters; one that SQLite cannot take would stop the rest
 PRUNED_ROWS = 500  # in one transaction
 
 _INSERT = (
@@ -78,9 +79,9 @@ class Store:
             for insert, new in zip(_INSERT, rows, strict=True):
                 db.executemany(insert, new)
             db.execute("COMMIT")
-        finally:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+        except BaseException:
+            self.close()  # which undoes it, whatever state an error left behind
+            raise
 
     def prune(self) -> bool:
         """Delete some rows that are too old; tell whether there may be more.
@@ -114,7 +115,8 @@ class Store:
         if self._db is not None and self._inode == _inode(self._path):
             return self._db
         self.close()
-        is_new = not self._path.exists()
+        before = _inode(self._path)
+        is_new = before is None or not self._path.stat().st_size
         # Not waiting for locks: a fork must not wait for us.
         db = sqlite3.connect(
             self._path, timeout=0.0, isolation_level=None, check_same_thread=False
@@ -128,6 +130,8 @@ class Store:
             if mode == "wal":
                 db.execute(_SYNCHRONOUS_NORMAL)
             self._inode = _inode(self._path)
+            if before not in (None, self._inode):
+                raise sqlite3.OperationalError("it was replaced while it was opened")
         except BaseException:
             db.close()
             raise
@@ -162,4 +166,7 @@ def _number(value: Any) -> float | str:
 def _text(value: Any) -> str | None:
     if value is None:
         return None
-    return str(value).encode("utf-8", "replace").decode()
+    text = str(value)
+    if len(text) > LONGEST_TEXT:
+        raise ValueError("too long")
+    return text.encode("utf-8", "replace").decode()

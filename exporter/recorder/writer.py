@@ -14,6 +14,7 @@ from exporter.recorder.store import Event, Store
 COMMIT_SECONDS = 0.1  # events are gathered that long
 BATCH_EVENTS = 5_000  # in one transaction, so that others are let in
 PRUNE_SECONDS = 10.0  # from one look for old rows to the next, if there were none
+UNREAD_SECONDS = 600.0  # what was written late stays so long, however old it is
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 2.0  # seconds, while writing fails
 CONFIRM_SECONDS = 1.0  # the longest that a durable call waits
 
@@ -168,7 +169,10 @@ class Writer:
             self._hurry.wait(COMMIT_SECONDS)
             # Before the buffer is read: whoever comes from now on wakes us again.
             self._is_awake = False
+            began = monotonic()
             self._commit_all()
+            if monotonic() - began > PRUNE_SECONDS:  # behind a lock events grow old
+                prune_at = max(prune_at, monotonic() + UNREAD_SECONDS)
             if self._is_ending and self._has_ended():
                 return
             if monotonic() >= prune_at:
