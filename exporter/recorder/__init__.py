@@ -7,9 +7,10 @@
         ...
 
 Recording appends to a buffer, in less than a microsecond; it never raises, and never
-waits for the database. A thread commits the buffer every 100 ms. Of a process that is
-killed, what it recorded in its last 100 ms is lost; with ``durable=True`` each call
-waits for its commit instead.
+waits for the database. A thread commits the buffer every 100 ms. A process that is
+killed loses what it recorded in its last 100 ms; with ``durable=True`` each call waits
+for its commit instead. Both hold while the database can be written: else events wait in
+memory. In WAL mode a power cut may cost the newest commits as well.
 
 Standard library only, and nothing of what serves metrics.
 """
@@ -49,7 +50,9 @@ _paused: list[Writer] = []
 class Recorder:
     """Records into one performance database, from any number of threads.
 
-    A forked child's recorder begins empty, with a thread and a connection of its own.
+    A forked child's recorder begins empty, with a thread and a connection of its own. A
+    fork waits until the file is closed, some milliseconds; the application's own
+    connections to it must not be open over a fork, because SQLite forbids that.
     The file and its tables are made if they are missing. A recorder that nobody holds
     any more closes by itself.
     """
