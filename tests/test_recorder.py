@@ -698,6 +698,18 @@ def test_without_a_thread_to_be_had_events_wait(
     assert rows(path) == [("waits", 1), ("brings a thread", 1)]
 
 
+def test_without_a_thread_to_be_had_close_commits_itself(
+    path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    recorder.record_query(0.1, "at the end")
+    assert recorder.close()
+    assert rows(path) == [("at the end", 1)]
+
+
 def test_it_needs_nothing_of_what_serves_metrics() -> None:
     loaded = set(run(MODULES).stdout.split())
     ours = {name for name in loaded if name.startswith("exporter")}

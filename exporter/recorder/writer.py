@@ -102,7 +102,7 @@ class Writer:
 
     def end(self) -> None:
         """Ask the thread to end when it has committed what there is."""
-        if self._thread is not None or self._buffer:
+        if self._thread is not None or self._has_more():
             self._is_ending = True
             self._hurry.ring()
             self._wake()
@@ -112,11 +112,18 @@ class Writer:
 
         What could not be written in this time is tried for further on.
         """
+        ends = monotonic() + timeout_seconds
         self.end()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout_seconds)
-        return not (self._buffer or any(self._untold))
+        # No thread can be started while the interpreter ends: then it is done here.
+        while self._thread is None and self._has_more():
+            if not self._attempt(self._commit_some):
+                if monotonic() >= ends:
+                    break
+                self._hurry.wait(SHORTEST_PAUSE)
+        return not self._has_more()
 
     def pause(self) -> None:
         """Let go of the file until told to go on."""
@@ -126,6 +133,9 @@ class Writer:
     def go_on(self) -> None:
         """Use the file again."""
         self._writing.release()
+
+    def _has_more(self) -> bool:
+        return bool(self._buffer) or any(self._untold)
 
     def _drop(self, event: Event) -> None:
         with self._lock:
@@ -184,18 +194,18 @@ class Writer:
         with self._writing:
             self._store.close()
         with self._lock:
-            if self._buffer or any(self._untold):
+            if self._has_more():
                 return False
             self._is_ending, self._thread = False, None
             # Whoever comes from now on starts another thread, we for who just came.
             self._is_awake = False
-            if self._buffer or any(self._untold):
+            if self._has_more():
                 self._wake()
             return True
 
     def _commit_all(self) -> None:
         pause = SHORTEST_PAUSE
-        while self._buffer or any(self._untold):
+        while self._has_more():
             if self._attempt(self._commit_some):
                 pause = SHORTEST_PAUSE
             else:
