@@ -76,9 +76,11 @@ check: lint test ## lint and test; CI runs types and drill as well
 servers: ## fetch the servers that the tests run against into .servers
 	@.ci/servers
 
-clean: ## remove everything that these tasks made, the demo's data too
-	rm -rf .venv .servers data .coverage .coverage.* .hypothesis .mypy_cache \
-		.pytest_cache .ruff_cache dist
+# Not data/ as a whole: it is also where the exporter looks for HAK/GAL's databases.
+clean: ## remove what these tasks made, but for databases and state file in data/
+	rm -rf .venv .servers .coverage .coverage.* .hypothesis .mypy_cache \
+		.pytest_cache .ruff_cache dist data/alertmanager* data/bench data/docker \
+		data/inbox.log data/prometheus*
 	find exporter tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml .ci/venv
