@@ -4,6 +4,7 @@
 # for the tests, the real servers. Both stay inside the checkout.
 #   make test PYTHON=python3.13      another interpreter
 #   make test ARGS='-k tail -x'      arguments for pytest, or for the demo
+#   make test ARGS='-n 0 --pdb'      one test at a time
 #   make faults ROUNDS=100           fewer rounds
 #   make torture SHARE=0.1           fewer tries
 #   make bench SIZES=10k,1M          fewer rows; ARGS='--only idle,floor' fewer figures
@@ -31,7 +32,7 @@ demo: $(INSTALLED) ## run the exporter on simulated data, with Prometheus if the
 	@.ci/demo $(ARGS)
 
 test: $(INSTALLED) servers ## run all tests, against both generations of the servers
-	$(RUN) pytest --cov $(ARGS)
+	$(RUN) pytest --cov --numprocesses 2 --dist loadfile $(ARGS)
 
 drill: $(INSTALLED) servers ## cause every fault and see who is told, with both generations
 	$(RUN) tests.drill $(ARGS)
