@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 from exporter.addresses import listen_on_all
 from exporter.checkpoint import Checkpoint
-from exporter.collectors import TABLE_COLLECTORS
+from exporter.collectors import TABLE_COLLECTORS, TableCollector
 from exporter.config import Config
 from exporter.database import Database, Look
 from exporter.errors import ConfigError, DatabaseError, ServerError
-from exporter.fold import Table
+from exporter.fold import Counts, Table
 from exporter.health import ask_health
+from exporter.layout import Layout, Layouts, choose
+from exporter.tail import Reading, State
 
 READ_SECONDS = 5.0
 DAY_SECONDS = 86400
@@ -42,40 +44,73 @@ def check(config: Config) -> int:
 
 
 def _databases(config: Config) -> Iterator[Finding]:
-    wanted: dict[str, list[Table]] = {"knowledge_base": [], "performance": []}
-    for name, create in TABLE_COLLECTORS.items():
-        if name in config.collectors:
-            wanted[create.database].append(create(config).table)
-    paths = (config.knowledge_base, config.performance)
-    for (name, tables), path in zip(wanted.items(), paths, strict=True):
+    for name, path in config.databases.items():
+        collectors = [
+            create(config)
+            for collector, create in TABLE_COLLECTORS.items()
+            if collector in config.collectors and create.database == name
+        ]
         deadline = time.monotonic() + READ_SECONDS
         try:
-            yield from Database(name, path).read(partial(_tables, tables), deadline)
+            yield from Database(name, path).read(partial(_tables, collectors), deadline)
         except DatabaseError as error:
             yield Finding(False, str(error))
         else:
             yield from _owner(path)
 
 
-def _tables(tables: list[Table], db: sqlite3.Connection, look: Look) -> list[Finding]:
-    """Compare with what the collectors read."""
-    return [_table(table, _columns(db, table.name), look.path) for table in tables]
+def _tables(
+    collectors: list[TableCollector], db: sqlite3.Connection, look: Look
+) -> list[Finding]:
+    """Say what each table that is there gives, and what it lacks."""
+    names = [name for c in collectors for name in c.table.sources or (c.table.name,)]
+    layouts = Layouts(tuple(names)).read(db)
+    findings: list[Finding] = []
+    for collector in collectors:
+        sources = collector.table.sources or (collector.table.name,)
+        layout = choose(db, layouts, sources)
+        findings += _table(collector, layout, look.path)
+        if sum(source in layouts for source in sources) > 1:
+            findings.append(_counts(db, sources, look.path))
+    return findings
 
 
-def _table(table: Table, found: set[str], path: str) -> Finding:
-    if not found:
-        text = f"{path}: no table {table.name}; HAK/GAL makes it, or check the path"
-        return Finding(False, text)
-    missing = ", ".join(sorted(table.columns - found))
-    if missing:
-        text = f"{path}: table {table.name} lacks {missing}; its HAK/GAL is another"
-        return Finding(False, text)
-    return Finding(True, f"{path}: table {table.name}")
+def _table(
+    collector: TableCollector, layout: Layout | None, path: str
+) -> Iterator[Finding]:
+    table = collector.table
+    if layout is None:
+        metrics = ", ".join(_gives(collector, table))
+        text = f"no table {' or '.join(table.sources or (table.name,))}"
+        yield Finding(True, f"{path}: {text}: no {metrics}")
+        return
+    if layout.objection:
+        text = f"{path}: cannot read {layout.name}: {layout.objection}"
+        yield Finding(False, f"{text}; give HAK/GAL its table back")
+        return
+    bound = table.bind(layout)
+    yield Finding(True, f"{path}: table {layout.name} ({', '.join(layout.columns)})")
+    gives = _gives(collector, bound)
+    yield Finding(True, f"{path}: {layout.name} gives {', '.join(gives) or 'nothing'}")
+    if bound.lacks:
+        absent = [name for name in _gives(collector, table) if name not in gives]
+        text = f"{path}: {layout.name} lacks {', '.join(bound.lacks)}"
+        yield Finding(True, text + (f": no {', '.join(absent)}" if absent else ""))
 
 
-def _columns(db: sqlite3.Connection, table: str) -> set[str]:
-    rows = db.execute("SELECT name FROM pragma_table_info(?)", (table,))
-    return {name for (name,) in rows}
+def _gives(collector: TableCollector, table: Table) -> list[str]:
+    """Return the metrics of a table with these columns."""
+    state = State(Counts.zero(table)) if table.is_followed else None
+    families = collector.families(state, Reading(State(Counts()), table, 0, None))
+    return [f.name + ("_total" if f.type == "counter" else "") for f in families]
+
+
+def _counts(db: sqlite3.Connection, sources: tuple[str, ...], path: str) -> Finding:
+    counts = []
+    for name in sources:
+        (rows,) = db.execute(f"SELECT COUNT(*) FROM {name}").fetchone()
+        counts.append(f"{rows} rows in {name}")
+    return Finding(True, f"{path}: {', '.join(counts)}")
 
 
 def _owner(path: Path) -> Iterator[Finding]:

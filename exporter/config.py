@@ -31,8 +31,8 @@ _SEPARATE_FILES = (
 class Config:
     """Everything that the exporter can be told, checked."""
 
-    knowledge_base: Path
-    performance: Path
+    knowledge_base: Path | None
+    performance: Path | None
     state_file: Path | None
     listen_addresses: tuple[str, ...]
     telemetry_path: str
@@ -43,6 +43,15 @@ class Config:
     label_limit: int
     log_level: str
     log_format: str
+
+    @property
+    def databases(self) -> dict[str, Path]:
+        """Return the files that this installation has, by name."""
+        paths = {
+            "knowledge_base": self.knowledge_base,
+            "performance": self.performance,
+        }
+        return {name: path for name, path in paths.items() if path}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -144,6 +153,9 @@ def _contradictions(
     for low, high in pairwise(values["query.buckets"]):
         if high <= low:
             yield origins["query.buckets"].refusal(f"{high:g} after {low:g}")
+    if not (values["database.knowledge-base"] or values["database.performance"]):
+        where = origins["database.performance"].where
+        yield f"{where}: got none for both databases, want at least one"
     for name, owner in _SEPARATE_FILES:
         path, owned = values[name], values[owner]
         if path and owned and _belongs(path, owned):

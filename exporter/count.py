@@ -39,12 +39,14 @@ class RowCount:
     """The number of rows in one table."""
 
     def __init__(self, table: str) -> None:
+        self.table = table
         self._all = (
-            f"SELECT COUNT(*), (SELECT COUNT(*) FROM {table} WHERE id > ?) FROM {table}"
+            f"SELECT COUNT(*), (SELECT COUNT(*) FROM {table} WHERE rowid > ?)"
+            f" FROM {table}"
         )
         self._some = (
-            "SELECT COUNT(*), MAX(id) FROM (SELECT id FROM"
-            f" {table} WHERE id > ? AND id <= ? ORDER BY id LIMIT {SLICE_ROWS})"
+            f"SELECT COUNT(*), MAX(rowid) FROM (SELECT rowid FROM {table}"
+            f" WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT {SLICE_ROWS})"
         )
         self._known: _Count | None = None
         self._running: _Count | None = None

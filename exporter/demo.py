@@ -11,6 +11,7 @@ from pathlib import Path
 
 from exporter.activity import Totals
 from exporter.config import SETTINGS, Config
+from exporter.errors import ConfigError
 from exporter.mischief import FAULTS, Saboteur
 from exporter.service import STOP_SIGNALS, make_guard, serve, wait_for_stop
 from exporter.simulate import create
@@ -40,21 +41,24 @@ def demo(config: Config) -> int:
 
     In this process, our reads would drop the simulator's locks (POSIX).
     """
+    knowledge_base, performance = config.knowledge_base, config.performance
+    if not (knowledge_base and performance):
+        raise ConfigError(["demo: got none for a database, want both to be files"])
     guard = make_guard(config)
     scheme = "https" if guard and guard.is_tls else "http"
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    create(config.knowledge_base, config.performance, facts=FACTS)
+    create(knowledge_base, performance, facts=FACTS)
     # Told by us: when it asks for its parent, we may have been killed already.
     parent = ["--parent", str(os.getpid())]
     command = [sys.executable, "-m", "exporter", "simulate", *parent]
-    command += ["--database.knowledge-base", str(config.knowledge_base)]
-    command += ["--database.performance", str(config.performance)]
+    command += ["--database.knowledge-base", str(knowledge_base)]
+    command += ["--database.performance", str(performance)]
     simulator = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         for address in config.listen_addresses:
             url = browsable(address, scheme)
             print(f"metrics: {url}{config.telemetry_path}   overview: {url}/")
-        print(f"databases: {config.knowledge_base}, {config.performance}")
+        print(f"databases: {knowledge_base}, {performance}")
         print("Ctrl-C ends it.", flush=True)
         return serve(config, alive=lambda: simulator.poll() is None)
     finally:

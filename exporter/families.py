@@ -21,7 +21,7 @@ class Found:
     ``had_time``, errors mean nothing to the log.
     """
 
-    readings: dict[str, Outcome[Reading]] = field(default_factory=dict)
+    readings: dict[str, Outcome[Reading | None]] = field(default_factory=dict)
     storage: dict[str, Outcome[Measured]] = field(default_factory=dict)
     system: Outcome[list[Metric]] | None = None
     up: dict[str, bool] = field(default_factory=dict)
@@ -69,7 +69,11 @@ class Families:
         for name, built in outcomes.items():
             if built.error not in found.noted and (found.had_time or not built.error):
                 self._failures.note(name, built.error)
-        known = {table: shown[table] for table in self._tables if table in shown}
+        known = {
+            table: shown[table]
+            for table in self._tables
+            if table in shown and _is_followed(readings.get(table))
+        }
         if not self._trouble[1] or not _are_same(known, self._trouble[0]):
             self._trouble = (known, list(exporter.trouble(self._tables, known)))
         return [
@@ -86,20 +90,29 @@ class Families:
         """Yield every family, from states and readings of nothing."""
         for collector in self._collectors.values():
             state = State(Counts.zero(collector.table))
-            yield from collector.families(state, Reading(state, 0, None))
+            reading = Reading(state, collector.table, 0, None)
+            yield from collector.families(state, reading)
         yield from self._storage.families({})
         yield from System({}).families()
         yield from self.build(Found(), {}, None)
 
     def _table_families(
-        self, name: str, outcome: Outcome[Reading], shown: Mapping[str, State]
+        self,
+        name: str,
+        outcome: Outcome[Reading | None],
+        shown: Mapping[str, State],
     ) -> Outcome[list[Metric]]:
-        """Return the families of a table; none while it is first read."""
+        """Return the families of a table; of what it counts, none while it is first
+        read, or where its rows cannot be followed."""
         collector, reading = self._collectors[name], outcome.result
-        state = shown.get(collector.table.name)
-        if reading is None or state is None:
+        if reading is None:
             return Outcome([], outcome.error, outcome.seconds)
-        key = (id(state), reading.rows, reading.last_event)
+        is_followed = reading.table.is_followed
+        state = shown.get(collector.table.name) if is_followed else None
+        if state is None:
+            built = isolate(lambda: checked(collector.families(None, reading)))
+            return Outcome(built.result, built.error, outcome.seconds + built.seconds)
+        key = (id(state), reading.table, reading.rows, reading.last_event)
         cached = self._built.get(name)
         if cached and cached[0] == key:
             return Outcome(cached[2], None, outcome.seconds)
@@ -118,6 +131,10 @@ class Families:
         errors = [part.error for part in parts if part.error]
         seconds = sum(part.seconds for part in parts)
         return Outcome(built.result, errors[0] if errors else None, seconds)
+
+
+def _is_followed(reading: Reading | None) -> bool:
+    return reading is None or reading.table.is_followed
 
 
 def _are_same(states: Mapping[str, State], others: Mapping[str, State]) -> bool:

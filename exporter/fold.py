@@ -8,9 +8,11 @@ express (an unknown label, a value that does not count) comes to Python row by r
 import sqlite3
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isinf
 from typing import NamedTuple
+
+from exporter.layout import KEY, Layout, wanted
 
 OTHER = "other"  # takes the rows of label values above the limit
 UNKNOWN = "unknown"  # the label value of NULL
@@ -33,6 +35,14 @@ class Table:
         metric: the family whose label values are capped.
         lasting: columns that never change once a row is written.
         mutable: columns that tell tables apart, but may be updated.
+        required: columns without which nothing is counted.
+        sources: names under which it is looked for; the first that has rows is taken.
+        source: the table that is read.
+        time: column of a row's time.
+        lacks: what would be needed to tell the rest.
+        is_followed: whether its rows can be read on by their ids.
+        burns_ids: whether ids go to rows that are never written (INSERT OR IGNORE), so
+            that an id without a row says nothing.
     """
 
     name: str
@@ -47,12 +57,36 @@ class Table:
     label_limit: int = 100
     exemplars: bool = False
     metric: str = ""
+    required: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    source: str = ""
+    time: str | None = None
+    lacks: tuple[str, ...] = ()
+    is_followed: bool = True
+    burns_ids: bool = False
 
-    @property
-    def columns(self) -> set[str]:
-        """All columns that are read."""
-        counted = {self.label, self.flag, self.value} - {None}
-        return {"id", "timestamp", *self.lasting, *self.mutable, *map(str, counted)}
+    def bind(self, layout: Layout) -> "Table":
+        """Return the table with the columns that it has there."""
+
+        def found(*columns: str | None) -> tuple[str, ...]:
+            names = (layout.column(column) for column in columns if column)
+            return tuple(name for name in names if name)
+
+        counted = [c for c in (self.label, self.flag, self.value) if c]
+        lacks = [wanted(c) for c in (*counted, "timestamp") if not layout.column(c)]
+        is_whole = all(layout.column(column) for column in self.required)
+        return replace(
+            self,
+            lasting=found(*self.lasting),
+            mutable=found(*self.mutable),
+            label=next(iter(found(self.label)), None),
+            value=next(iter(found(self.value)), None),
+            value_optional=self.value_optional or not layout.column(self.value or ""),
+            source=layout.name,
+            time=layout.column("timestamp"),
+            lacks=tuple([] if layout.has_key else [KEY]) + tuple(lacks),
+            is_followed=layout.has_key and is_whole,
+        )
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -207,10 +241,12 @@ class Fold:
         self._labels = labels
         table = self.table
         key = _key_sql(table, len(labels), self._bounds)
-        source = f"FROM {table.name} WHERE id > :after AND id <= :upto"
+        source = (
+            f"FROM {table.source or table.name} WHERE rowid > :after AND rowid <= :upto"
+        )
         value = table.value or "NULL"
         self._grouped = f"SELECT {key}, COUNT(*), TOTAL({value}) {source} GROUP BY 1"
-        self._newest = f"SELECT {key}, MAX(id), {value} {source} GROUP BY 1"
+        self._newest = f"SELECT {key}, MAX(rowid), {value} {source} GROUP BY 1"
         columns = ", ".join(c or "NULL" for c in (table.label, table.flag, table.value))
         self._others = f"SELECT {columns} {source} AND ({key}) IS NULL"
 

@@ -256,7 +256,8 @@ def _is_updated(db: sqlite3.Connection, table: Table, known: Fingerprints) -> bo
     rows = [row for row, _ in known.older] + [match, known.first]
     marks = ", ".join("?" * len(rows))
     (seconds,) = db.execute(
-        f"SELECT COUNT(DISTINCT timestamp) FROM {table.name} WHERE id IN ({marks})",
+        f"SELECT COUNT(DISTINCT {table.time or 0}) FROM {table.source}"
+        f" WHERE rowid IN ({marks})",
         rows,
     ).fetchone()
     return bool(seconds > 1)
@@ -277,10 +278,10 @@ def _fingerprints(
     """Return fingerprints of the rows with ``low`` <= id <= ``high``, oldest first."""
     if low > high:
         return {}
-    columns = ", ".join(("id", *table.lasting, *table.mutable))
+    columns = ", ".join(("rowid", *table.lasting, *table.mutable))
     rows = db.execute(
-        f"SELECT {columns} FROM {table.name} WHERE id BETWEEN ? AND ?"
-        " ORDER BY id LIMIT ?",
+        f"SELECT {columns} FROM {table.source} WHERE rowid BETWEEN ? AND ?"
+        " ORDER BY rowid LIMIT ?",
         (low, high, limit),
     )
     lasting = 1 + len(table.lasting)
@@ -332,8 +333,8 @@ def _first_newer(
     while low < high:
         middle = (low + high) // 2
         found = db.execute(
-            f"SELECT id, timestamp FROM {table.name} WHERE id BETWEEN ? AND ?"
-            " ORDER BY id LIMIT 1",
+            f"SELECT rowid, {table.time or 'NULL'} FROM {table.source}"
+            " WHERE rowid BETWEEN ? AND ? ORDER BY rowid LIMIT 1",
             (middle, high - 1),
         ).fetchone()
         if found and is_old(*found):
@@ -342,13 +343,13 @@ def _first_newer(
             high = middle
     if low > end:
         return low
-    any_left = f"SELECT 1 FROM {table.name} WHERE id BETWEEN ? AND ? LIMIT 1"
+    any_left = f"SELECT 1 FROM {table.source} WHERE rowid BETWEEN ? AND ? LIMIT 1"
     return low if db.execute(any_left, (low, end)).fetchone() else end + 1
 
 
 def _first_id(db: sqlite3.Connection, table: Table, after: int) -> int:
     """Return the smallest id above ``after``, or the one after it if there is none."""
     row = db.execute(
-        f"SELECT MIN(id) FROM {table.name} WHERE id > ?", (after,)
+        f"SELECT MIN(rowid) FROM {table.source} WHERE rowid > ?", (after,)
     ).fetchone()
     return row[0] if row[0] is not None else after + 1

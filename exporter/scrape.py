@@ -59,18 +59,16 @@ class Exporter:
         Raises:
             StateError: the checkpoint cannot be used.
         """
-        self.collector_names = config.collectors
+        others = config.collectors - TABLE_COLLECTORS.keys()
         self._checkpoint = checkpoint
         self._collectors = {
             name: create(config)
             for name, create in TABLE_COLLECTORS.items()
-            if name in config.collectors
+            if name in config.collectors and create.database in config.databases
         }
+        self.collector_names = others | self._collectors.keys()
         self._tables = {c.table.name: c.table for c in self._collectors.values()}
-        paths = {
-            "knowledge_base": config.knowledge_base,
-            "performance": config.performance,
-        }
+        paths = config.databases
         self._storage = Storage()
         self._system = System(paths)
         states = self._load()

@@ -95,7 +95,11 @@ def _bound(text: str) -> float:
     return bound
 
 
-_FILE = Kind("FILE", "a path", r"[^\0]+", Path)
+def _path_unless_none(text: str) -> Path | None:
+    return None if text == "none" else Path(text)
+
+
+_DATABASE = Kind("FILE", "a path, or none", r"[^\0]+", _path_unless_none)
 _FILE_OR_NONE = Kind("FILE", "a path, or empty text for none", r"[^\0]*", _path_or_none)
 _NUMBER = Kind("N", "a whole number from 0", "[0-9]{1,9}", int, is_text=False)
 _LIMIT = Kind("N", "a whole number from 1", "[1-9][0-9]{0,8}", int, is_text=False)
@@ -133,14 +137,15 @@ SETTINGS = (
     Setting(
         "database.knowledge-base",
         "data/hexagonal_kb.db",
-        _FILE,
-        "Read facts and audit log from this database.",
+        _DATABASE,
+        "Read facts and audit log from this database; none if there is no such file.",
     ),
     Setting(
         "database.performance",
         "data/hakgal_performance.db",
-        _FILE,
-        "Read queries and cache events from this database.",
+        _DATABASE,
+        "Read queries and cache events from this database; none if there is no such"
+        " file.",
     ),
     Setting(
         "state.file",

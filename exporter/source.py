@@ -13,7 +13,9 @@ from exporter.collectors import Storage, TableCollector
 from exporter.collectors.storage import Measured
 from exporter.database import Database, Look, limit, release
 from exporter.errors import DatabaseError
+from exporter.fold import Table
 from exporter.isolation import Outcome, isolate
+from exporter.layout import Layout, Layouts, choose
 from exporter.tail import Ahead, Reading, State, Tail
 from exporter.worker import Worker
 
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 class Pass:
     """What one look at the database found, by collector name."""
 
-    readings: dict[str, Outcome[Reading]] = field(default_factory=dict)
+    readings: dict[str, Outcome[Reading | None]] = field(default_factory=dict)
     storage: Outcome[Measured] | None = None
 
 
@@ -54,7 +56,11 @@ class Source:
         self.collectors = collectors
         self.storage = storage
         self.states = states
-        self._tails = {name: Tail(c.table) for name, c in collectors.items()}
+        tables = (c.table for c in collectors.values())
+        names = (name for table in tables for name in table.sources or (table.name,))
+        self._layouts = Layouts(tuple(names))
+        self._tails: dict[str, Tail] = {}
+        self._told: dict[str, str] = {}
         self._last: dict[str, Reading] = {}
         self._caught_up: set[str] = set()
         self._quiet: Pass | None = None
@@ -96,16 +102,19 @@ class Source:
         for name, outcome in found.readings.items():
             if isinstance(outcome.result, Reading):
                 self._adopt(name, outcome.result)
+            else:  # not there, or it cannot be read: nobody waits for it
+                self._caught_up.add(name)
         self._quiet = found if self._is_settled(found) else None
         return found
 
     def _is_settled(self, found: Pass) -> bool:
         """Say whether to read an unchanged file again would give the same."""
         readings = [outcome.result for outcome in found.readings.values()]
-        is_whole = found.readings.keys() == self.collectors.keys() and readings
+        is_whole = found.readings.keys() == self.collectors.keys() and any(readings)
         return (
             bool(is_whole)
-            and all(reading and not reading.backlog for reading in readings)
+            and not any(outcome.error for outcome in found.readings.values())
+            and not any(reading and reading.backlog for reading in readings)
             and (not self.storage or bool(found.storage and found.storage.result))
         )
 
@@ -120,7 +129,7 @@ class Source:
         if not look:
             return None
         seconds = time.monotonic() - started
-        readings = {
+        readings: dict[str, Outcome[Reading | None]] = {
             name: Outcome(self._recounted(name, outcome.result), None, seconds)
             for name, outcome in quiet.readings.items()
             if name in names
@@ -142,6 +151,7 @@ class Source:
         self, db: sqlite3.Connection, look: Look, names: list[str], deadline: float
     ) -> Pass:
         found = Pass()
+        layouts = self._layouts.read(db)
         now = time.monotonic()
         until = now + FOLD_SHARE * (deadline - now)
         for name, collector in self.collectors.items():
@@ -149,7 +159,7 @@ class Source:
                 state = self.states[collector.table.name]
                 stop = until if state.complete else now
                 enough = partial(_is_past, stop)
-                work = partial(self._table, db, look, name, enough)
+                work = partial(self._table, db, look, layouts, name, enough)
                 started = time.monotonic()
                 limit(db, started + TABLE_SHARE * (deadline - started))
                 found.readings[name] = self._isolate(work)
@@ -168,17 +178,61 @@ class Source:
         self,
         db: sqlite3.Connection,
         look: Look,
+        layouts: Mapping[str, Layout],
         name: str,
         enough: Callable[[], bool],
-    ) -> Reading:
+    ) -> Reading | None:
+        """Return the table as it is now, None if it has never been there."""
         collector = self.collectors[name]
         state = self.states[collector.table.name]
+        tail = self._tail(db, layouts, name, collector.table)
+        if tail is None:
+            return None
         reading = self._last.get(name)
-        if reading is None or not reading.is_still(state, look.version):
-            reading = self._tails[name].advance(db, look, state, enough)
-        if not reading.state.complete:
+        if not (reading and reading.is_still(state, tail.table, look.version)):
+            reading = tail.advance(db, look, state, enough)
+        if tail.table.is_followed and not reading.state.complete:
             return reading
-        return replace(reading, rows=collector.count(db, look, reading.state))
+        return replace(reading, rows=collector.count(db, look, reading))
+
+    def _tail(
+        self,
+        db: sqlite3.Connection,
+        layouts: Mapping[str, Layout],
+        name: str,
+        table: Table,
+    ) -> Tail | None:
+        """Return the tail of the table that is there now, None if it never was.
+
+        Raises:
+            DatabaseError: it is gone, or not a table whose rows can be read.
+        """
+        layout = choose(db, layouts, table.sources or (table.name,))
+        if layout is None:
+            if name in self._tails or self.states[table.name].reason is None:
+                text = f"table {table.name} is gone; it was there before"
+                raise DatabaseError(f"{self._where()}: {text}")
+            self._tell(name, f"no table {table.name}")
+            return None
+        if layout.objection:
+            text = f"cannot read {layout.name}: {layout.objection}"
+            raise DatabaseError(f"{self._where()}: {text}; give HAK/GAL its table back")
+        bound = table.bind(layout)
+        if name not in self._tails or self._tails[name].table != bound:
+            self._tails[name] = Tail(bound)
+        if bound.lacks:
+            self._tell(name, f"{bound.source} has no {', no '.join(bound.lacks)}")
+        return self._tails[name]
+
+    def _where(self) -> str:
+        return f"{self.database.name} database {self.database.path}"
+
+    def _tell(self, name: str, lack: str) -> None:
+        """Log once what a database cannot tell; that is no failure."""
+        if self._told.get(name) != lack:
+            fields = {"collector": name, "database": self.database.name, "lack": lack}
+            logger.info("not all metrics can be had", extra={"fields": fields})
+            self._told[name] = lack
 
     def _adopt(self, name: str, reading: Reading) -> None:
         table = self.collectors[name].table.name
@@ -190,9 +244,10 @@ class Source:
                 logger.log(level, "counting anew", extra={"fields": fields})
         if new.missed > old.missed:
             fields = {"table": table, "rows": new.missed - old.missed}
-            logger.warning(
-                "rows pruned before they were read", extra={"fields": fields}
-            )
+            if not reading.table.burns_ids:
+                logger.warning(
+                    "rows pruned before they were read", extra={"fields": fields}
+                )
         self.states[table] = new
         self._last[name] = reading
         if not reading.backlog:

@@ -88,19 +88,22 @@ class Reading:
     """A table as one pass found it.
 
     ``backlog`` rows are committed but not read yet; ``last_event`` is the time of the
-    newest row in seconds since the epoch, None without one; ``rows`` how many rows the
+    newest row in seconds since the epoch, None without one; ``table`` is the table as
+    it was found; ``rows`` how many rows the
     table holds, where that is counted; ``version`` that of the file before it was read.
     """
 
     state: State
+    table: Table
     backlog: int
     last_event: float | None
     rows: int | None = None
     version: tuple[object, ...] = ()
 
-    def is_still(self, state: State, version: tuple[object, ...]) -> bool:
+    def is_still(self, state: State, table: Table, version: tuple[object, ...]) -> bool:
         """Say whether to read again would give the same."""
-        return self.state is state and self.version == version and not self.backlog
+        is_same = self.state is state and self.table == table
+        return is_same and self.version == version and not self.backlog
 
 
 class Tail:
@@ -111,9 +114,6 @@ class Tail:
         self._fold = Fold(table)
         self._fold_ahead = Fold(table)  # for the partner's thread
         self._slice_seconds = SPAN_SECONDS
-        # An empty table is not read at all, and its missing column must show anyway.
-        columns = ", ".join(sorted(table.columns))
-        self._columns = f"SELECT {columns} FROM {table.name} LIMIT 0"
 
     def start(self, reason: str) -> State:
         """Return the state of a table without a checkpoint."""
@@ -134,7 +134,8 @@ class Tail:
         Raises:
             sqlite3.Error: table or column missing, locked, or out of time.
         """
-        db.execute(self._columns)
+        if not self.table.is_followed:
+            return Reading(state, self.table, 0, None, version=look.version)
         state = self._place(db, (look.device, look.inode), state)
         high_water = self._high_water(db)
         start = state.cursor
@@ -202,7 +203,8 @@ class Tail:
         """Read a slice, or two spans; gaps before them are skipped and counted."""
         high_water = self._high_water(db)
         (first,) = db.execute(
-            f"SELECT MIN(id) FROM {self.table.name} WHERE id > ?", (state.cursor,)
+            f"SELECT MIN(rowid) FROM {self.table.source} WHERE rowid > ?",
+            (state.cursor,),
         ).fetchone()
         if first is not None and first <= state.cursor:
             raise _damaged(self.table)
@@ -261,28 +263,32 @@ class Tail:
         backlog = max(0, high_water - state.cursor)
         if not (backlog or state.complete):
             state = replace(state, complete=True)
-        return Reading(state, backlog, self._time(db, high_water))
+        return Reading(state, self.table, backlog, self._time(db, high_water))
 
     def _high_water(self, db: sqlite3.Connection) -> int:
         """Return the largest id ever given out; a deleted row does not lower it."""
-        (largest,) = db.execute(f"SELECT MAX(id) FROM {self.table.name}").fetchone()
-        if not isinstance(largest, int | None):
-            raise DatabaseError(
-                f"cannot read the table {self.table.name}: its ids are not whole"
-                " numbers; the schema must be HAK/GAL's"
-            )
+        (largest,) = db.execute(
+            f"SELECT MAX(rowid) FROM {self.table.source}"
+        ).fetchone()
+        has_sequences = db.execute(
+            "SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'"
+        ).fetchone()
+        if not has_sequences:
+            return largest or 0
         # Cast as SQLite itself does when it gives out the next id.
         row = db.execute(
-            "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE name = ?",
-            (self.table.name,),
+            "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE lower(name) = ?",
+            (self.table.source,),
         ).fetchone()
         return max(largest or 0, (row and row[0]) or 0)
 
     def _time(self, db: sqlite3.Connection, upto: int) -> float | None:
         """Return the time of the newest row up to an id."""
+        if self.table.time is None:
+            return None
         row = db.execute(
-            f"SELECT timestamp FROM {self.table.name} WHERE id <= ?"
-            " ORDER BY id DESC LIMIT 1",
+            f"SELECT {self.table.time} FROM {self.table.source} WHERE rowid <= ?"
+            " ORDER BY rowid DESC LIMIT 1",
             (upto,),
         ).fetchone()
         return parse_time(row[0]) if row else None
@@ -307,7 +313,7 @@ def _fold(
 def _damaged(table: Table) -> DatabaseError:
     """Return what to say where ids are out of order or given twice."""
     return DatabaseError(
-        f"cannot read the table {table.name}: its ids are not unique and in order;"
+        f"cannot read the table {table.source}: its ids are not unique and in order;"
         " check it with 'PRAGMA integrity_check'"
     )
 

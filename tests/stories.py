@@ -17,6 +17,8 @@ from tests.databases import File, Files, at
 
 QUERIES = Table(
     "query_times",
+    source="query_times",
+    time="timestamp",
     lasting=("timestamp", "query_time", "query_type", "success"),
     label="query_type",
     flag="success",
@@ -27,6 +29,8 @@ QUERIES = Table(
 )
 CACHE = Table(
     "cache_events",
+    source="cache_events",
+    time="timestamp",
     lasting=("timestamp", "hit", "cache_key", "response_time"),
     flag="hit",
     value="response_time",
@@ -35,6 +39,8 @@ CACHE = Table(
 )
 FACTS = Table(
     "facts",
+    source="facts",
+    time="timestamp",
     lasting=("timestamp",),
     mutable=("statement",),
     value="confidence",

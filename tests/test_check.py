@@ -16,11 +16,22 @@ def test_check_finds_nothing_wrong(folder: Path) -> None:
     done = run("check", *file_flags(folder), ANY_PORT)
 
     assert (done.returncode, done.stderr) == (0, "")
+    facts, events = f"{folder}/hexagonal_kb.db", f"{folder}/hakgal_performance.db"
     assert done.stdout.splitlines() == [
-        f"ok       {folder}/hexagonal_kb.db: table facts",
-        f"ok       {folder}/hexagonal_kb.db: table audit_log",
-        f"ok       {folder}/hakgal_performance.db: table query_times",
-        f"ok       {folder}/hakgal_performance.db: table cache_events",
+        f"ok       {facts}: table facts"
+        " (id, statement, source, timestamp, tags, confidence)",
+        f"ok       {facts}: facts gives hakgal_facts, hakgal_facts_added_total,"
+        " hakgal_facts_last_added_timestamp_seconds, hakgal_fact_confidence",
+        f"ok       {facts}: table audit_log"
+        " (id, timestamp, operation, details, user_id, session_id)",
+        f"ok       {facts}: audit_log gives hakgal_audit_events_total",
+        f"ok       {events}: table query_times"
+        " (id, timestamp, query_time, query_type, success)",
+        f"ok       {events}: query_times gives hakgal_query_duration_seconds",
+        f"ok       {events}: table cache_events"
+        " (id, timestamp, hit, cache_key, response_time)",
+        f"ok       {events}: cache_events gives hakgal_cache_hits_total,"
+        " hakgal_cache_misses_total, hakgal_cache_response_seconds",
         f"ok       state file {folder}/exporter-state.json",
         "ok       can listen on 127.0.0.1:0",
         "no problems",
@@ -42,6 +53,7 @@ def break_everything(folder: Path) -> Path:
     events = folder / "hakgal_performance.db"
     with closing(sqlite3.connect(events)) as db, db:
         db.execute("DROP TABLE query_times")
+        db.execute("CREATE VIEW query_times AS SELECT * FROM cache_events")
         db.execute("ALTER TABLE cache_events RENAME hit TO found")
     return events
 
@@ -56,14 +68,43 @@ def test_check_lists_all_problems_at_once(folder: Path, taken_port: int) -> None
     assert done.stdout.splitlines() == [
         f"PROBLEM  cannot read the knowledge_base database {folder}/hexagonal_kb.db:"
         " the file is not a SQLite database; check the path",
-        f"PROBLEM  {events}: no table query_times; HAK/GAL makes it, or check the path",
-        f"PROBLEM  {events}: table cache_events lacks hit; its HAK/GAL is another",
+        f"PROBLEM  {events}: cannot read query_times: it is a view, not a table; give"
+        " HAK/GAL its table back",
+        f"ok       {events}: table cache_events"
+        " (id, timestamp, found, cache_key, response_time)",
+        f"ok       {events}: cache_events gives nothing",
+        f"ok       {events}: cache_events lacks hit: no hakgal_cache_hits_total,"
+        " hakgal_cache_misses_total, hakgal_cache_response_seconds",
         f"PROBLEM  state file {folder}/exporter-state.json: damaged, its checksum"
         " differs; restore it, or counting starts anew",
         f"PROBLEM  cannot listen on {address}: the port is in use: stop its user or"
         " choose another port",
-        "5 problems",
+        "4 problems",
     ]
+
+
+def test_check_says_what_a_missing_table_costs(folder: Path) -> None:
+    with Files(folder) as files:
+        files.performance.run("DROP TABLE query_times")
+
+    done = run("check", *file_flags(folder), ANY_PORT)
+
+    assert done.returncode == 0, done.stdout
+    events = f"{folder}/hakgal_performance.db"
+    assert (
+        f"ok       {events}: no table query_times: no hakgal_query_duration_seconds\n"
+    ) in done.stdout
+
+
+def test_check_does_not_ask_for_a_database_that_is_none(folder: Path) -> None:
+    (folder / "hakgal_performance.db").unlink()
+
+    flags = [*file_flags(folder), "--database.performance=none", ANY_PORT]
+    done = run("check", *flags)
+
+    assert done.returncode == 0, done.stdout
+    assert "query_times" not in done.stdout
+    assert "performance" not in done.stdout
 
 
 def test_check_finds_files_that_are_not_there(tmp_path: Path) -> None:
@@ -164,7 +205,7 @@ def test_relative_paths_start_at_the_working_directory(folder: Path) -> None:
     done = run("check", ANY_PORT, cwd=folder, **names)
 
     assert done.returncode == 0, done.stdout
-    assert f"ok       {folder}/hexagonal_kb.db: table facts\n" in done.stdout
+    assert f"ok       {folder}/hexagonal_kb.db: table facts (id, " in done.stdout
 
 
 def test_healthcheck_succeeds_while_the_exporter_runs(

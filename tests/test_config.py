@@ -212,6 +212,22 @@ def test_empty_state_file_switches_it_off(
     assert config.state_file is None
 
 
+@pytest.mark.parametrize("name", ["knowledge_base", "performance"])
+def test_none_leaves_a_database_out(name: str) -> None:
+    config = configure(f"--database.{name.replace('_', '-')}=none")
+    assert getattr(config, name) is None
+    assert list(config.databases) == sorted({"knowledge_base", "performance"} - {name})
+
+
+def test_none_for_both_databases_is_refused() -> None:
+    assert problems(
+        "--database.knowledge-base=none", HAKGAL_DATABASE_PERFORMANCE="none"
+    ) == [
+        "environment variable HAKGAL_DATABASE_PERFORMANCE: got none for both"
+        " databases, want at least one"
+    ]
+
+
 def test_other_empty_variables_count_as_unset() -> None:
     empty = {s.environment: "" for s in SETTINGS if s.name != "state.file"}
     assert configure(**empty) == configure()
@@ -280,7 +296,7 @@ def refused(name: str, got: str, wanted: str) -> Any:
 
 
 REFUSED_TEXTS = [
-    ("database.knowledge-base", "a\0b", "a path"),
+    ("database.knowledge-base", "a\0b", "a path, or none"),
     ("state.file", "\0", "a path, or empty text for none"),
     *(
         ("web.listen-address", text, ADDRESSES)
@@ -332,7 +348,7 @@ def test_variable_with_wrong_value_is_refused(
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [
-        ("database.performance", "a path"),
+        ("database.performance", "a path, or none"),
         ("web.listen-address", ADDRESSES),
         ("web.telemetry-path", URL_PATH),
         ("web.max-requests", "a whole number from 0"),
@@ -365,13 +381,16 @@ def test_buckets_that_do_not_increase_are_refused(buckets: str, got: list[str]) 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("database.performance: true", "got boolean 'true', want a path"),
-        ("database.performance: 5", "got number '5', want a path"),
-        ("database.performance:", "got nothing, want a path"),
-        ("database.performance: 2025-01-01", "got timestamp '2025-01-01', want a path"),
-        ("database.performance: [a]", "got a list, want a path"),
-        ("database.performance: {a: b}", "got a mapping, want a path"),
-        ("database.performance: ''", "got '', want a path"),
+        ("database.performance: true", "got boolean 'true', want a path, or none"),
+        ("database.performance: 5", "got number '5', want a path, or none"),
+        ("database.performance:", "got nothing, want a path, or none"),
+        (
+            "database.performance: 2025-01-01",
+            "got timestamp '2025-01-01', want a path, or none",
+        ),
+        ("database.performance: [a]", "got a list, want a path, or none"),
+        ("database.performance: {a: b}", "got a mapping, want a path, or none"),
+        ("database.performance: ''", "got '', want a path, or none"),
         ("state.file: null", "got nothing, want a path, or empty text for none"),
         ("web.listen-address: 8000", f"got number '8000', want {ADDRESSES}"),
         ("web.listen-address: [[]]", f"got a list, want {ADDRESSES}"),

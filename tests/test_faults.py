@@ -20,9 +20,9 @@ def test_rounds_of_faults_lose_and_double_nothing(tmp_path: Path) -> None:
     assert not run.failed, run.report()
 
 
-def begin() -> Ledger:
+def begin(*, burns_ids: bool = False) -> Ledger:
     """Return a ledger with a fast and a slow row, none of them read."""
-    ledger = Ledger()
+    ledger = Ledger(burns_ids=burns_ids)
     ledger.commit([Row(1, 1, FAST, 0.0625), Row(2, 2, SLOW, 2.0)])
     return ledger
 
@@ -74,3 +74,15 @@ def test_ledger_takes_a_part_with_its_backlog() -> None:
     assert not ledger.check({FAST: 1, SUM: 0.0625}, 1).text
     assert ledger.check({FAST: 1, SUM: 0.0625}, 0).text
     assert ledger.check({FAST: 2, SUM: 0.125}, 0).text
+
+
+def test_ledger_of_facts_knows_no_missed_rows() -> None:
+    """An id without a fact says nothing: INSERT OR IGNORE leaves such ids."""
+    ledger = begin(burns_ids=True)
+    ledger.prune(lambda row: row.id == 1)
+    assert not ledger.check({}, 2).text
+    assert not ledger.check({SLOW: 1, SUM: 2.0}, 0).text
+    assert ledger.check({SLOW: 1, SUM: 2.0}, 2).text
+    assert ledger.check({SLOW: 1, SUM: 2.0, MISSED: 1}, 0).text
+    assert ledger.check({}, 0).text
+    assert not ledger.settle({SLOW: 1, SUM: 2.0}).text

@@ -219,6 +219,7 @@ class Hostile:
 def test_what_cannot_be_counted_is_seen_by_the_exporter(tmp_path: Path) -> None:
     config = make_config(tmp_path, collectors=frozenset({"queries", "cache"}))
     exporter = make_exporter(config)
+    assert config.performance
     with Recorder(config.performance) as recorder:
         recorder.record_query(1, "search_knowledge")
         assert recorder.flush()
@@ -270,6 +271,7 @@ def test_what_was_recorded_behind_a_lock_is_written_after_it(
 def test_dropped_events_are_counted_and_reported_as_missed(tmp_path: Path) -> None:
     config = make_config(tmp_path, collectors=frozenset({"queries", "cache"}))
     exporter = make_exporter(config)
+    assert config.performance
     with Recorder(config.performance, buffered_events=10) as recorder:
         recorder.record_query(1)
         assert recorder.flush()
@@ -304,6 +306,7 @@ def test_what_several_processes_drop_is_missed_exactly(
     config = make_config(tmp_path, collectors=frozenset({"queries", "cache"}))
     exporter = make_exporter(config)
     path = config.performance
+    assert path
     with (
         Recorder(path, buffered_events=5) as one,
         Recorder(path, buffered_events=7) as other,

@@ -50,8 +50,8 @@ INSERT INTO query_times(query_time, query_type) SELECT i / 3e5, 'health_check' F
 class BrokenCache(Cache):
     """Fails as soon as there is a row."""
 
-    def families(self, state: State, reading: Reading) -> Iterator[Metric]:
-        if state.rows:
+    def families(self, state: State | None, reading: Reading) -> Iterator[Metric]:
+        if state and state.rows:
             raise ZeroDivisionError("a bug")
         yield from super().families(state, reading)
 
@@ -59,26 +59,26 @@ class BrokenCache(Cache):
 class UncountableCache(Cache):
     """Fails while the database is read."""
 
-    def count(self, db: sqlite3.Connection, look: Look, state: State) -> int | None:
+    def count(self, db: sqlite3.Connection, look: Look, reading: Reading) -> int | None:
         raise KeyError("a bug")
 
 
 class TextCache(Cache):
     """Has text for a value."""
 
-    def families(self, state: State, reading: Reading) -> Iterator[Metric]:
+    def families(self, state: State | None, reading: Reading) -> Iterator[Metric]:
         yield from super().families(state, reading)
-        value: float = "many" if state.rows else 0.0  # type: ignore[assignment]
+        value: float = "many" if state and state.rows else 0.0  # type: ignore[assignment]
         yield GaugeMetricFamily("hakgal_bad", "Bad.", value=value)
 
 
 class NumberCache(Cache):
     """Has a number for a label value."""
 
-    def families(self, state: State, reading: Reading) -> Iterator[Metric]:
+    def families(self, state: State | None, reading: Reading) -> Iterator[Metric]:
         yield from super().families(state, reading)
         bad = GaugeMetricFamily("hakgal_bad", "Bad.", labels=["id"])
-        bad.add_metric([7 if state.rows else "7"], 1.0)  # type: ignore[list-item]
+        bad.add_metric([7 if state and state.rows else "7"], 1.0)  # type: ignore[list-item]
         yield bad
 
 
@@ -145,6 +145,7 @@ def test_failing_collector_is_logged_when_it_begins_and_when_it_ends(
     files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     exporter = make_exporter(make_config(tmp_path))
+    scrape(exporter)
     files.performance.run("ALTER TABLE cache_events RENAME TO elsewhere")
     for _ in range(3):
         scrape(exporter)

@@ -352,32 +352,6 @@ def test_sequence_edited_by_hand(story: Story, seq: str) -> None:
     story.check()
 
 
-def test_ids_that_are_no_numbers_are_refused(files: Files) -> None:
-    story = Story(files)
-    story.file.run("ALTER TABLE query_times RENAME TO aside")
-    story.file.run("CREATE TABLE query_times AS SELECT * FROM aside")
-    story.file.run("INSERT INTO query_times(id) VALUES ('n')")
-    with pytest.raises(DatabaseError, match="its ids are not whole numbers"):
-        story.scrape()
-
-
-def test_ids_given_twice_are_refused(files: Files) -> None:
-    """As in a damaged file: more rows than ids would be fewer than no missed rows."""
-    story = Story(files)
-    story.scrape()
-    story.write(10)
-    story.check()
-    story.file.run("ALTER TABLE query_times RENAME TO aside")
-    story.file.run("CREATE TABLE query_times AS SELECT * FROM aside")
-    story.file.run("INSERT INTO query_times(id) VALUES (11), (11), (11)")
-    with pytest.raises(DatabaseError, match="its ids are not unique and in order"):
-        story.scrape()
-    story.file.run("DROP TABLE query_times")
-    story.file.run("ALTER TABLE aside RENAME TO query_times")
-    story.write(2)
-    story.check()
-
-
 def test_backup_restored_after_the_largest_id(files: Files) -> None:
     story = Story(files, spread=True)
     story.scrape()
@@ -631,32 +605,6 @@ def test_exemplars_are_the_newest_rows(files: Files) -> None:
     assert series.exemplars == {0: (10, 10.0), 1: (13, 13.0)}
 
 
-@pytest.mark.parametrize(
-    ("sql", "message"),
-    [
-        ("DROP TABLE query_times", "no such table: query_times"),
-        (
-            "ALTER TABLE query_times RENAME COLUMN query_time TO duration",
-            "no such column: query_time",
-        ),
-        (
-            "ALTER TABLE query_times RENAME COLUMN timestamp TO time",
-            "no such column: timestamp",
-        ),
-    ],
-    ids=["table", "value", "timestamp"],
-)
-@pytest.mark.parametrize("rows", [0, 3], ids=["empty", "rows"])
-def test_missing_table_or_column_is_named(
-    files: Files, sql: str, message: str, rows: int
-) -> None:
-    story = Story(files)
-    story.write(rows)
-    story.file.run(sql)
-    with pytest.raises(DatabaseError, match=message):
-        story.scrape()
-
-
 def test_table_that_comes_back_is_read_on(files: Files) -> None:
     story = Story(files)
     story.scrape()
@@ -697,12 +645,3 @@ def test_writer_gets_its_turn_between_slices(
     steps = ["fold" if "COUNT(*), TOTAL" in s else s for s in statements]
     order = [s for s in steps if s in ("fold", "BEGIN", "ROLLBACK")]
     assert order == ["fold", "ROLLBACK", "BEGIN"] * slices
-
-
-def test_reading_again_is_needless_only_if_nothing_changed(files: Files) -> None:
-    story = Story(files)
-    story.write(3)
-    reading = story.scrape()
-    assert reading.is_still(story.state, story.database.look().version)
-    story.write(1)
-    assert not reading.is_still(story.state, story.database.look().version)

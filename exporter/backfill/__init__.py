@@ -26,7 +26,7 @@ from exporter.backfill.scratch import Scratch
 from exporter.collectors.cache import Cache
 from exporter.collectors.queries import Queries
 from exporter.config import Config
-from exporter.errors import OutputError
+from exporter.errors import ConfigError, OutputError
 
 __all__ = ["Request", "backfill"]
 
@@ -59,6 +59,8 @@ def backfill(config: Config, request: Request) -> int:
             of it, because SIGINT or SIGTERM came.
     """
     started = time.monotonic()
+    if config.performance is None:
+        raise ConfigError(["database.performance: got none, want the file to read"])
     reader = Reader(config.performance)
     with (
         _stoppable(),

@@ -31,7 +31,7 @@ def families(
     for label, _ in events.numbers:
         zero.add_label(events.table, label)
     state = State(zero)
-    for metric in collector.families(state, Reading(state, 0, None)):
+    for metric in collector.families(state, Reading(state, events.table, 0, None)):
         groups = tuple(
             Group(series, partial(_values, scratch, number, span, metric.type))
             for series, number in _series(metric, events.numbers)

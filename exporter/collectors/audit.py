@@ -25,16 +25,19 @@ class Audit(TableCollector):
             "audit_log",
             lasting=("timestamp", "operation", "details"),
             label="operation",
+            required=("operation",),
             known_labels=OPERATIONS,
             label_limit=config.label_limit,
             metric="hakgal_audit_events_total",
         )
 
-    def families(self, state: State, reading: Reading) -> Iterator[Metric]:
+    def families(self, state: State | None, reading: Reading) -> Iterator[Metric]:
         """Yield the number of operations.
 
         hakgal_audit_events_total{operation="add_fact"} 12.0
         """
+        if state is None:
+            return
         events = CounterMetricFamily(
             "hakgal_audit_events",
             "Operations in the audit log, by operation.",

@@ -23,7 +23,7 @@ class TableCollector:
     def __init__(self, config: Config) -> None:
         """Take what the table's definition needs from the configuration."""
 
-    def count(self, db: sqlite3.Connection, look: Look, state: State) -> int | None:
+    def count(self, db: sqlite3.Connection, look: Look, reading: Reading) -> int | None:
         """Return the number of rows in the table, where that is a metric."""
         return None
 
@@ -40,8 +40,8 @@ class TableCollector:
         """Continue a long count; return the seconds to rest before the next slice."""
         return 0.0
 
-    def families(self, state: State, reading: Reading) -> Iterator[Metric]:
-        """Yield what ``state`` has counted and ``reading`` found."""
+    def families(self, state: State | None, reading: Reading) -> Iterator[Metric]:
+        """Yield what ``state`` has counted, if anything, and ``reading`` found."""
         raise NotImplementedError
 
 

@@ -36,18 +36,21 @@ class Cache(TableCollector):
         "cache_events",
         lasting=("timestamp", "hit", "cache_key", "response_time"),
         flag="hit",
+        required=("hit",),
         value="response_time",
         value_optional=True,
         buckets=RESPONSE_BUCKETS,
     )
 
-    def families(self, state: State, reading: Reading) -> Iterator[Metric]:
+    def families(self, state: State | None, reading: Reading) -> Iterator[Metric]:
         """Yield look-ups by result; one without a response time is in no bucket.
 
         hakgal_cache_hits_total 70.0
         hakgal_cache_misses_total 30.0
         hakgal_cache_response_seconds_bucket{result="hit",le="0.005"} 70.0
         """
+        if state is None:
+            return
         miss, hit = (state.counts.series["", flag] for flag in (0, 1))
         yield CounterMetricFamily(
             "hakgal_cache_hits",
@@ -59,6 +62,8 @@ class Cache(TableCollector):
             "Cache look-ups that did not find their entry.",
             value=sum(miss.counts),
         )
+        if reading.table.value is None:
+            return
         responses = HistogramMetricFamily(
             "hakgal_cache_response_seconds",
             "Duration of cache look-ups in seconds, by result; those with a time.",

@@ -85,6 +85,8 @@ def freshness(
         labels=["table"],
     )
     for table, reading in readings.items():
+        if not reading.table.is_followed:
+            continue
         passed = shown[table].passed if table in shown else 0
         # Negative for a moment when a scrape beside this one has shown more.
         unseen = max(0, reading.state.passed - passed)
@@ -105,7 +107,7 @@ def trouble(
     missed = CounterMetricFamily(
         "hakgal_exporter_missed_rows",
         "Rows that were pruned before they could be read, or dropped before they were"
-        " written.",
+        " written. Always 0 for facts, where ids are given out without a row.",
         labels=["table"],
     )
     rejected = CounterMetricFamily(
@@ -124,7 +126,7 @@ def trouble(
         labels=["metric"],
     )
     for name, state in shown.items():
-        missed.add_metric([name], state.missed)
+        missed.add_metric([name], 0 if tables[name].burns_ids else state.missed)
         for reason in tables[name].reasons:
             rejected.add_metric([name, reason], state.counts.rejected[reason])
         for reason, number in state.resets.items():

@@ -1,10 +1,12 @@
 """Facts: how many the knowledge base holds, how it grows, how sure it is.
 
-Source: table ``facts``, one row a fact. Rows are added, updated and removed.
+Source: table ``facts``, or ``facts_extended`` where that is missing or empty; one row
+a fact. Rows are added, updated and removed.
 """
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -32,13 +34,21 @@ class Facts(TableCollector):
         lasting=("timestamp",),
         mutable=("statement",),
         value="confidence",
+        sources=("facts", "facts_extended"),
+        burns_ids=True,
         buckets=CONFIDENCE_BUCKETS,
     )
 
     def __init__(self, config: Config) -> None:
         self._count = RowCount(self.table.name)
 
-    def count(self, db: sqlite3.Connection, look: Look, state: State) -> int | None:
+    def count(self, db: sqlite3.Connection, look: Look, reading: Reading) -> int | None:
+        source, state = reading.table.source, reading.state
+        if self._count.table != source:
+            self._count = RowCount(source)
+        if not reading.table.is_followed:
+            largest = db.execute(f"SELECT MAX(rowid) FROM {source}").fetchone()[0]
+            state = replace(state, cursor=largest or 0)
         return self._count.measure(db, look, state)
 
     def counted(self, state: State) -> int | None:
@@ -51,7 +61,7 @@ class Facts(TableCollector):
     def count_slice(self, db: sqlite3.Connection, look: Look) -> float:
         return self._count.count_slice(db, look)
 
-    def families(self, state: State, reading: Reading) -> Iterator[Metric]:
+    def families(self, state: State | None, reading: Reading) -> Iterator[Metric]:
         """Yield number, growth, age and confidence of facts.
 
         hakgal_facts 120.0
@@ -67,16 +77,20 @@ class Facts(TableCollector):
             " counted.",
             value=reading.rows,
         )
+        if state is None:
+            return
         yield CounterMetricFamily(
             "hakgal_facts_added",
-            "Facts ever added, removed or not.",
-            value=state.passed,
+            "Facts seen added, removed since or not.",
+            value=state.rows,
         )
         yield GaugeMetricFamily(
             "hakgal_facts_last_added_timestamp_seconds",
             "Time of the newest fact in seconds since the epoch. Absent without one.",
             value=reading.last_event,
         )
+        if reading.table.value is None:
+            return
         confidence = HistogramMetricFamily(
             "hakgal_fact_confidence", "Confidence of facts when added, from 0 to 1."
         )

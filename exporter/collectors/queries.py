@@ -32,6 +32,7 @@ class Queries(TableCollector):
             "query_times",
             lasting=("timestamp", "query_time", "query_type", "success"),
             label="query_type",
+            required=("query_time", "query_type", "success"),
             flag="success",
             value="query_time",
             buckets=config.query_buckets,
@@ -41,12 +42,14 @@ class Queries(TableCollector):
             exemplars=True,
         )
 
-    def families(self, state: State, reading: Reading) -> Iterator[Metric]:
+    def families(self, state: State | None, reading: Reading) -> Iterator[Metric]:
         """Yield the durations; an exemplar is the id of the newest row in its bucket.
 
         hakgal_query_duration_seconds_bucket{query_type="add_fact",outcome="success",
         le="0.1"} 8.0 # {query_id="17"} 0.08
         """
+        if state is None:
+            return
         durations = HistogramMetricFamily(
             "hakgal_query_duration_seconds",
             "Duration of queries in seconds, by type and outcome.",

@@ -24,27 +24,43 @@ FAMILIES = {
         "hakgal_cache_response_seconds",
     },
 }
+ALL = set().union(*FAMILIES.values())
 TABLES = {
     "facts": "facts",
     "audit": "audit_log",
     "queries": "query_times",
     "cache": "cache_events",
 }
-COLUMNS = [
-    ("facts", "confidence"),
-    ("audit", "operation"),
-    ("queries", "query_time"),
-    ("queries", "query_type"),
-    ("queries", "success"),
-    ("cache", "hit"),
-    ("cache", "response_time"),
-    *[(name, "timestamp") for name in TABLES],
-]
+LACKS = {  # which families a column is needed for
+    ("facts", "confidence"): {"hakgal_fact_confidence"},
+    ("audit", "operation"): FAMILIES["audit"],
+    ("queries", "query_time"): FAMILIES["queries"],
+    ("queries", "query_type"): FAMILIES["queries"],
+    ("queries", "success"): FAMILIES["queries"],
+    ("cache", "hit"): FAMILIES["cache"],
+    ("cache", "response_time"): {"hakgal_cache_response_seconds"},
+    ("facts", "timestamp"): {"hakgal_facts_last_added_timestamp_seconds"},
+    ("audit", "timestamp"): set(),
+    ("queries", "timestamp"): set(),
+    ("cache", "timestamp"): set(),
+}
 
 
 def database_of(files: Files, collector: str) -> File:
     database = TABLE_COLLECTORS[collector].database
     return files.knowledge_base if database == "knowledge_base" else files.performance
+
+
+def add_rows(files: Files) -> None:
+    files.add_fact()
+    files.add_audit()
+    files.add_query()
+    files.add_cache()
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    fields: dict[str, object] = vars(record).get("fields", {})
+    return fields
 
 
 def test_all_collectors_are_tested_here() -> None:
@@ -66,41 +82,60 @@ def test_empty_table_has_no_time_and_no_backlog(
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_missing_table_costs_its_own_families_only(
+def test_table_that_was_never_there_is_absent_and_no_failure(
     name: str, files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
+    add_rows(files)
+    database_of(files, name).run(f"DROP TABLE {TABLES[name]}")
+    exporter = make_exporter(make_config(tmp_path))
+
+    for page in (scrape(exporter), scrape(exporter)):
+        assert page.failed == set()
+        assert page.names & ALL == ALL - FAMILIES[name]
+        assert f'table="{TABLES[name]}"' not in page.text
+        assert set(page.by("database", "hakgal_up").values()) == {1}
+    lacks = [fields.get("lack") for fields in map(fields_of, caplog.records)]
+    assert lacks.count(f"no table {TABLES[name]}") == 1
+    assert not [r for r in caplog.records if r.levelno > logging.INFO]
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_table_that_is_gone_costs_its_own_families_only(
+    name: str, files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = make_exporter(make_config(tmp_path))
+    add_rows(files)
+    scrape(exporter)
     database_of(files, name).run(f"DROP TABLE {TABLES[name]}")
 
-    page = scrape(make_exporter(make_config(tmp_path)))
+    page = scrape(exporter)
 
     assert page.failed == {name}
-    lost = {"hakgal_facts_last_added_timestamp_seconds", *FAMILIES[name]}
-    others = set().union(*FAMILIES.values()) - lost
-    assert page.names.isdisjoint(FAMILIES[name])
-    assert others <= page.names
+    assert page.names & ALL == ALL - FAMILIES[name]
     assert page.by("database", "hakgal_up") == {"knowledge_base": 1, "performance": 1}
-    (message,) = [str(r.__dict__["fields"]["error"]) for r in caplog.records]
-    assert f"no such table: {TABLES[name]}" in message
+    (record,) = caplog.records
+    assert f"table {TABLES[name]} is gone" in str(fields_of(record)["error"])
 
 
-@pytest.mark.parametrize(("name", "column"), COLUMNS)
-def test_missing_column_costs_its_own_families_even_if_the_table_is_empty(
-    name: str,
-    column: str,
-    files: Files,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(("name", "column"), LACKS)
+@pytest.mark.parametrize("rows", [0, 1], ids=["empty", "row"])
+def test_missing_column_costs_what_needs_it(
+    name: str, column: str, rows: int, files: Files, tmp_path: Path
 ) -> None:
-    table = TABLES[name]
-    database_of(files, name).run(f"ALTER TABLE {table} RENAME {column} TO renamed")
+    for _ in range(rows):
+        add_rows(files)
+    whole = scrape(make_exporter(make_config(tmp_path, state_file=None))).names & ALL
+    database_of(files, name).run(
+        f"ALTER TABLE {TABLES[name]} RENAME {column} TO renamed"
+    )
 
     page = scrape(make_exporter(make_config(tmp_path)))
 
-    assert page.failed == {name}
-    assert page.names.isdisjoint(FAMILIES[name])
-    (record,) = caplog.records
-    assert record.levelno == logging.WARNING
-    assert f"no such column: {column}" in record.__dict__["fields"]["error"]
+    assert page.failed == set()
+    assert page.names & ALL == whole - LACKS[name, column]
+    last = page.by("table", "hakgal_last_event_timestamp_seconds")
+    assert TABLES[name] not in last or column != "timestamp"
 
 
 @pytest.mark.parametrize("name", TABLES)

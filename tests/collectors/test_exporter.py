@@ -86,9 +86,8 @@ def test_backlog_is_never_negative() -> None:
     """Another scrape may have shown more than this one has read."""
     read, shown = (State(Counts.zero(Cache.table), passed=n) for n in (10, 12))
 
-    backlog, _ = freshness(
-        {"cache_events": Reading(read, 3, None)}, {"cache_events": shown}
-    )
+    reading = Reading(read, Cache.table, 3, None)
+    backlog, _ = freshness({"cache_events": reading}, {"cache_events": shown})
 
     assert [sample.value for sample in backlog.samples] == [3]
 

@@ -50,7 +50,7 @@ def test_all_facts_removed_leaves_what_was_added(files: Files, tmp_path: Path) -
     assert page("hakgal_facts_last_added_timestamp_seconds") is None
 
 
-def test_facts_removed_before_the_first_start_are_counted_as_added(
+def test_facts_before_the_first_start_are_not_added_if_ids_are_missing(
     files: Files, tmp_path: Path
 ) -> None:
     for _ in range(6):
@@ -60,9 +60,26 @@ def test_facts_removed_before_the_first_start_are_counted_as_added(
     page = scrape(make_exporter(make_config(tmp_path)))
 
     assert page("hakgal_facts") == 4
-    assert page("hakgal_facts_added_total") == 6
+    assert page("hakgal_facts_added_total") == 0
+    assert page("hakgal_exporter_missed_rows_total", table="facts") == 0
     resets = {"table": "facts", "reason": "state_missing"}
     assert page("hakgal_exporter_resets_total", **resets) == 1
+
+
+def test_ids_without_a_fact_are_neither_added_nor_missed(
+    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """INSERT OR IGNORE gives out ids for facts that are there already."""
+    exporter = make_exporter(make_config(tmp_path))
+    files.add_fact()
+    scrape(exporter)
+    files.add_fact(id=9)
+
+    page = scrape(exporter)
+
+    assert page("hakgal_facts") == page("hakgal_facts_added_total") == 2
+    assert page("hakgal_exporter_missed_rows_total", table="facts") == 0
+    assert not caplog.records
 
 
 def test_confidence_counts_where_a_bound_includes_it(

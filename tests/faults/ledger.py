@@ -32,9 +32,15 @@ class Difference(NamedTuple):
 
 
 class Ledger:
-    """The rows of one table since the last page that showed everything."""
+    """The rows of one table since the last page that showed everything.
 
-    def __init__(self) -> None:
+    Where ids may go to rows that are never written, a row that is pruned unread is not
+    missed but passed over: it leaves an id that only the backlog counts.
+    """
+
+    def __init__(self, *, burns_ids: bool = False) -> None:
+        self.burns_ids = burns_ids
+        self.passed_over = 0
         self.confirmed: Tally = {}
         self.fresh: list[Row] = []
         self.exposed: list[Row] = []
@@ -56,17 +62,25 @@ class Ledger:
     def prune(self, is_gone: Callable[[Row], bool]) -> None:
         """Note that rows were deleted."""
         fresh = [row for row in self.fresh if not is_gone(row)]
-        self.missed += len(self.fresh) - len(fresh)
+        self.pass_over(len(self.fresh) - len(fresh))
         self.fresh = fresh
         self.doubtful += filter(is_gone, self.exposed)
         self.exposed = [row for row in self.exposed if not is_gone(row)]
 
+    def pass_over(self, ids: int) -> None:
+        """Note ids without a row that can be read."""
+        if self.burns_ids:
+            self.passed_over += ids
+        else:
+            self.missed += ids
+
     def prune_unseen(self, is_gone: Callable[[Row], bool]) -> int:
         """Note that rows were deleted from a table that nobody has seen before."""
-        missed = self.missed
+        missed, fresh = self.missed, len(self.fresh)
         self.prune(is_gone)
-        gone, self.missed = self.missed - missed, missed
-        self.unseen += gone
+        gone, self.missed = fresh - len(self.fresh), missed
+        if not self.burns_ids:
+            self.unseen += gone
         return gone
 
     def forget(self, after: int) -> int:
@@ -88,7 +102,7 @@ class Ledger:
         """Take what a page shows for right; all rows until then are no matter."""
         self.confirmed, self.is_read = dict(page), False
         self.fresh, self.exposed, self.doubtful = [], [], []
-        self.missed = self.unseen = 0
+        self.missed = self.unseen = self.passed_over = 0
 
     def check(self, page: Tally, backlog: float | None) -> Difference:
         """Compare with a page that may show a part; no backlog: no matter how many."""
@@ -98,7 +112,8 @@ class Ledger:
 
     def _high(self, committed: Tally) -> Tally:
         high = _tally(self.doubtful, committed)
-        high[MISSED] = high.get(MISSED, 0) + len(self.doubtful) + self.unseen
+        if not self.burns_ids:
+            high[MISSED] = high.get(MISSED, 0) + len(self.doubtful) + self.unseen
         return high
 
     def _compare(
@@ -115,7 +130,8 @@ class Ledger:
         if backlog is not None:
             rows = rows_in(high) - len(self.doubtful)
             surplus = rows_in(page) + int(backlog) - rows
-            if -self.unseen <= surplus < 0:
+            ids = len(self.doubtful) + self.passed_over if self.burns_ids else 0
+            if -self.unseen <= surplus <= ids:
                 surplus = 0
             if surplus:
                 lines.append(f"{surplus:+d} of {rows} rows, backlog {backlog}")

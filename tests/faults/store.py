@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class TableModel:
     """What the writer knows of a table: last id given out, rows ever committed."""
 
     spec: Spec
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Ledger
     last: int = 0
     number: int = 0
 
@@ -68,7 +68,10 @@ class Store:
         self.rng = rng
         self.clock = clock
         self.mode = "wal"
-        self.tables = {spec.name: TableModel(spec) for spec in specs}
+        self.tables = {
+            spec.name: TableModel(spec, Ledger(burns_ids=spec.burns_ids))
+            for spec in specs
+        }
         self.harm: list[str] = []
         self.slowest_seconds = 0.0
         self.written = 0

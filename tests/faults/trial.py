@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporter.count import INLINE_IDS
 from exporter.schema import KNOWLEDGE_BASE, PERFORMANCE
-from tests.faults.rows import AUDIT, CACHE, FACTS, QUERIES, read_tally, rows_in
+from tests.faults.rows import AUDIT, CACHE, FACTS, QUERIES, is_told, read_tally, rows_in
 from tests.faults.store import Backup, Clock, Store, TableModel
 from tests.faults.target import Asking, Page, Scraping, Target
 
@@ -211,7 +211,9 @@ class Trial:
             largest[key] = max(value, largest.get(key, 0.0))
         self._seen.append((page.ended, largest))
         for table in self.tables():
-            if page.succeeded(table.spec.collector):
+            if page.succeeded(table.spec.collector) and is_told(
+                table.spec, page.samples
+            ):
                 backlog = self._backlog(page, table) if is_quiet else None
                 tally = read_tally(table.spec, page.samples)
                 text = table.ledger.check(tally, backlog).text

@@ -23,9 +23,10 @@ CATCH_UP_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Change:
-    """Statements that change a table, and take it back; whether it can still be read.
+    """Statements that change a table, and take it back; whether its collector fails.
 
-    ``writable`` if HAK/GAL could go on to write meanwhile.
+    ``writable`` if HAK/GAL could go on to write meanwhile. ``lacks`` if what is counted
+    cannot be had meanwhile: it is absent, and goes on when the table is back.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Change:
     undoes: tuple[str, ...]
     fails: bool
     writable: bool = False
+    lacks: bool = False
 
 
 COLUMN_OF = {
@@ -57,16 +59,18 @@ CHANGES = (
         "column renamed",
         ("ALTER TABLE {t} RENAME COLUMN {c} TO other",),
         ("ALTER TABLE {t} RENAME COLUMN other TO {c}",),
-        True,
+        False,
+        lacks=True,
     ),
     Change(
         "column removed",
         (*ASIDE, "CREATE TABLE {t} AS SELECT id, timestamp FROM aside"),
         BACK,
-        True,
+        False,
+        lacks=True,
     ),
     Change(
-        "a view", (*ASIDE, "CREATE VIEW {t} AS SELECT * FROM aside"), VIEW_BACK, False
+        "a view", (*ASIDE, "CREATE VIEW {t} AS SELECT * FROM aside"), VIEW_BACK, True
     ),
     Change(
         "an endless view",
@@ -87,7 +91,8 @@ CHANGES = (
             "INSERT INTO {t}(id) VALUES ('n')",
         ),
         BACK,
-        True,
+        False,
+        lacks=True,
     ),
     Change(
         "an index on each column",
@@ -121,7 +126,7 @@ def _change(scene: Scene, change: Change) -> None:
     store, name = scene.trial.pick()
     words = {"t": name, "c": COLUMN_OF[name]}
     scene.trial.write(store, most=MOST_ROWS)
-    if scene.rng.random() < 0.5:
+    if change.lacks or scene.rng.random() < 0.5:
         scene.trial.settle()
     for statement in change.does:
         store.run(statement.format(**words))
@@ -135,24 +140,29 @@ def _change(scene: Scene, change: Change) -> None:
     scene.trial.write(store, most=MOST_ROWS)
 
 
+KEYED = "CREATE TABLE {t}(id INTEGER PRIMARY KEY AUTOINCREMENT, {c})"
+UNKEYED = "CREATE TABLE {t}(id INTEGER, {c})"
+NO_ROWID = "CREATE TABLE {t}(id INTEGER NOT NULL PRIMARY KEY, {c}) WITHOUT ROWID"
+
+
 def play_without_rowid(effort: Effort) -> Found:
-    """Make a table WITHOUT ROWID or without a key, rows and ids kept; write on."""
-    kinds = (
-        "CREATE TABLE {t}(id INTEGER NOT NULL PRIMARY KEY, {c}) WITHOUT ROWID",
-        "CREATE TABLE {t}(id INTEGER, {c})",
-        "CREATE TABLE {t}(id INTEGER PRIMARY KEY AUTOINCREMENT, {c})",
-    )
+    """Make a table WITHOUT ROWID or without a key, rows and ids kept; and back."""
     with Scene(effort) as scene:
         _fill(scene)
         for number in range(effort.times(60)):
-            with scene.attempt(kinds[number % len(kinds)]):
-                _remake(scene, kinds[number % len(kinds)])
+            create = (NO_ROWID, UNKEYED)[number % 2]
+            with scene.attempt(create):
+                store, name = scene.trial.pick()
+                scene.trial.settle()
+                _remake(store, name, create)
+                spec = store.tables[name].spec
+                scene.look(*([spec.collector] if create is NO_ROWID else []))
+                _remake(store, name, KEYED)
+                scene.trial.write(store, most=MOST_ROWS)
         return scene.finish()
 
 
-def _remake(scene: Scene, create: str) -> None:
-    store, name = scene.trial.pick()
-    scene.trial.settle()  # rows removed from the end are not known without a sequence
+def _remake(store: Store, name: str, create: str) -> None:
     found = store.db.execute(f"SELECT name FROM pragma_table_info('{name}')").fetchall()
     columns = ", ".join(column for (column,) in found if column != "id")
     store.run(f"CREATE TEMP TABLE kept AS SELECT * FROM {name}")
@@ -162,7 +172,6 @@ def _remake(scene: Scene, create: str) -> None:
     store.run(f"INSERT INTO {name}(id, {columns}) SELECT id, {columns} FROM kept")
     store.run("COMMIT")
     store.run("DROP TABLE kept")
-    scene.look()
 
 
 def play_last_id(effort: Effort) -> Found:
