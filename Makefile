@@ -7,7 +7,7 @@
 #   make test ARGS='-n 0 --pdb'      one test at a time
 #   make faults ROUNDS=100           fewer rounds
 #   make torture SHARE=0.1           fewer tries
-#   make bench SIZES=10k,1M          fewer rows; ARGS='--only idle,floor' fewer figures
+#   make bench SIZES=10k,1M          fewer rows; ARGS='--only rhythm' fewer figures
 
 PYTHON ?= python3
 ARGS ?=

@@ -8,18 +8,20 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from exporter.addresses import listen_on_all
-from exporter.checkpoint import Checkpoint
-from exporter.collectors import TABLE_COLLECTORS, TableCollector
+from exporter.collectors import TABLE_COLLECTORS
 from exporter.config import Config
-from exporter.database import Database, Look
+from exporter.counting.checkpoint import Checkpoint
+from exporter.counting.state import Counts, Reading, State
+from exporter.counting.table import Table
+from exporter.database.file import DatabaseFile
+from exporter.database.reader import Database
+from exporter.database.schema import Layout, Schema
 from exporter.errors import ConfigError, DatabaseError, ServerError
-from exporter.fold import Counts, Table
 from exporter.health import ask_health
-from exporter.layout import Layout, Layouts, choose
-from exporter.tail import Reading, State
 
 READ_SECONDS = 5.0
 DAY_SECONDS = 86400
@@ -45,14 +47,15 @@ def check(config: Config) -> int:
 
 def _databases(config: Config) -> Iterator[Finding]:
     for name, path in config.databases.items():
-        collectors = [
-            create(config)
-            for collector, create in TABLE_COLLECTORS.items()
-            if collector in config.collectors and create.database == name
+        tables = [
+            (collector, table)
+            for key, collector in TABLE_COLLECTORS.items()
+            if (table := collector.table(config)).database == name
+            and key in config.collectors
         ]
-        deadline = time.monotonic() + READ_SECONDS
+        look = partial(_tables, tables)
         try:
-            yield from Database(name, path).read(partial(_tables, collectors), deadline)
+            yield from Database(name, path).read(look, time.monotonic() + READ_SECONDS)
         except DatabaseError as error:
             yield Finding(False, str(error))
         else:
@@ -60,57 +63,56 @@ def _databases(config: Config) -> Iterator[Finding]:
 
 
 def _tables(
-    collectors: list[TableCollector], db: sqlite3.Connection, look: Look
+    tables: list[tuple[ModuleType, Table]],
+    db: sqlite3.Connection,
+    file: DatabaseFile,
 ) -> list[Finding]:
     """Say what each table that is there gives, and what it lacks."""
-    names = [name for c in collectors for name in c.table.sources or (c.table.name,)]
-    layouts = Layouts(tuple(names)).read(db)
+    schema = Schema(name for _, table in tables for name in table.sources)
     findings: list[Finding] = []
-    for collector in collectors:
-        sources = collector.table.sources or (collector.table.name,)
-        layout = choose(db, layouts, sources)
-        findings += _table(collector, layout, look.path)
-        if sum(source in layouts for source in sources) > 1:
-            findings.append(_counts(db, sources, look.path))
+    for collector, table in tables:
+        layout = schema.find(db, table.sources)
+        for is_ok, text in _table(collector, table, layout):
+            findings.append(Finding(is_ok, f"{file.path}: {text}"))
+        if len(table.sources) > 1 and all(
+            schema.find(db, (source,)) for source in table.sources
+        ):
+            findings.append(Finding(True, f"{file.path}: {_counts(db, table)}"))
     return findings
 
 
 def _table(
-    collector: TableCollector, layout: Layout | None, path: str
-) -> Iterator[Finding]:
-    table = collector.table
+    collector: ModuleType, table: Table, layout: Layout | None
+) -> Iterator[tuple[bool, str]]:
+    metrics, bound = _gives(collector, table), table.bind(layout)
     if layout is None:
-        metrics = ", ".join(_gives(collector, table))
-        text = f"no table {' or '.join(table.sources or (table.name,))}"
-        yield Finding(True, f"{path}: {text}: no {metrics}")
+        yield True, f"no {bound.lacks[0]}: no {', '.join(metrics)}"
         return
     if layout.objection:
-        text = f"{path}: cannot read {layout.name}: {layout.objection}"
-        yield Finding(False, f"{text}; give HAK/GAL its table back")
+        yield False, f"cannot read {layout.name}: {layout.objection}"
         return
-    bound = table.bind(layout)
-    yield Finding(True, f"{path}: table {layout.name} ({', '.join(layout.columns)})")
-    gives = _gives(collector, bound)
-    yield Finding(True, f"{path}: {layout.name} gives {', '.join(gives) or 'nothing'}")
+    given = _gives(collector, bound)
+    yield True, f"table {layout.name} ({', '.join(layout.columns)})"
+    yield True, f"{layout.name} gives {', '.join(given) or 'nothing'}"
     if bound.lacks:
-        absent = [name for name in _gives(collector, table) if name not in gives]
-        text = f"{path}: {layout.name} lacks {', '.join(bound.lacks)}"
-        yield Finding(True, text + (f": no {', '.join(absent)}" if absent else ""))
+        absent = ", ".join(name for name in metrics if name not in given)
+        lacks = f"{layout.name} lacks {', '.join(bound.lacks)}"
+        yield True, f"{lacks}: no {absent}" if absent else lacks
 
 
-def _gives(collector: TableCollector, table: Table) -> list[str]:
+def _gives(collector: ModuleType, table: Table) -> list[str]:
     """Return the metrics of a table with these columns."""
     state = State(Counts.zero(table)) if table.is_followed else None
-    families = collector.families(state, Reading(State(Counts()), table, 0, None))
+    families = collector.families(Reading(table, state))
     return [f.name + ("_total" if f.type == "counter" else "") for f in families]
 
 
-def _counts(db: sqlite3.Connection, sources: tuple[str, ...], path: str) -> Finding:
+def _counts(db: sqlite3.Connection, table: Table) -> str:
     counts = []
-    for name in sources:
+    for name in table.sources:
         (rows,) = db.execute(f"SELECT COUNT(*) FROM {name}").fetchone()
         counts.append(f"{rows} rows in {name}")
-    return Finding(True, f"{path}: {', '.join(counts)}")
+    return ", ".join(counts)
 
 
 def _owner(path: Path) -> Iterator[Finding]:
@@ -136,8 +138,15 @@ def _state(config: Config) -> Iterator[Finding]:
             text += " change its owner, or choose another --state.file"
             yield Finding(False, text)
             return
-    problem = Checkpoint(path).verify()
-    yield Finding(problem is None, problem or f"state file {path}")
+    try:
+        Checkpoint(path).read()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:
+        hint = "restore it, or counting starts anew"
+        yield Finding(False, f"state file {path}: {error}; {hint}")
+        return
+    yield Finding(True, f"state file {path}")
 
 
 def _web_config(path: Path | None) -> Iterator[Finding]:

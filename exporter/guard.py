@@ -14,7 +14,7 @@ from time import monotonic
 from exporter.authentication import Authenticator, Verdict
 from exporter.errors import ConfigError
 from exporter.http_connection import Connection, Request, Response
-from exporter.isolation import Failures
+from exporter.logs import Failures
 from exporter.pages import plain_text
 from exporter.tls_stream import TlsStream
 from exporter.watch import Watch

@@ -8,8 +8,13 @@ import json
 import logging
 import re
 import select
+import threading
 from datetime import UTC, datetime
 from typing import TextIO
+
+from exporter.errors import ExporterError
+
+_logger = logging.getLogger(__name__)
 
 _LEVELS = {
     "debug": logging.DEBUG,
@@ -26,6 +31,31 @@ def configure(level: str, format: str, stream: TextIO | None = None) -> None:
     handler = _Handler(stream)
     handler.setFormatter(_Json() if format == "json" else _Logfmt())
     logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
+
+
+class Failures:
+    """What is failing at the moment, and why; logs when that changes, only then."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._causes: dict[str, str | None] = {}
+
+    def note(self, name: str, error: Exception | None) -> None:
+        """Log it if this is news."""
+        # Without numbers: a message may tell how long something took.
+        text = f"{type(error).__name__} {error}"
+        cause = re.sub(r"[0-9.]+", "", text) if error else None
+        with self._lock:
+            if self._causes.get(name) == cause:
+                return
+            self._causes[name] = cause
+        fields = {"what": name, "error": str(error)}
+        if error is None:
+            _logger.info("recovered", extra={"fields": {"what": name}})
+        elif isinstance(error, ExporterError):
+            _logger.warning("failing", extra={"fields": fields})
+        else:
+            _logger.error("failing", exc_info=error, extra={"fields": fields})
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -8,6 +8,7 @@ a malformed one.
 import math
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import exposition
@@ -17,6 +18,7 @@ from prometheus_client.registry import Collector
 DEFAULT_TIMEOUT_SECONDS = 10.0  # Prometheus' own default scrape timeout
 LONGEST_TIMEOUT_SECONDS = 3600.0  # above this the header is not believable
 LONGEST_BUDGET_SECONDS = 60.0  # no reader should hold on to a database for longer
+LEAST_BUDGET_SECONDS = 0.5  # with less, all would fail, and be logged as failing
 OFFSET_SECONDS = 0.5  # for writing, compressing and transporting the page
 
 _OPENMETRICS_TYPE = "application/openmetrics-text"
@@ -32,7 +34,11 @@ class Format(NamedTuple):
 
 
 TEXT = Format(exposition.CONTENT_TYPE_PLAIN_0_0_4, exposition.generate_latest)
-OPENMETRICS = Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest)
+OPENMETRICS = Format(
+    openmetrics.CONTENT_TYPE_LATEST,
+    # Our names need no escaping, and this one does not look for what does.
+    partial(openmetrics.generate_latest, escaping=openmetrics.ALLOWUTF8),
+)
 
 
 def choose_format(accept: str) -> Format:
@@ -64,7 +70,8 @@ def budget_seconds(scrape_timeout: str) -> float:
         timeout = math.nan
     if not 0.0 < timeout <= LONGEST_TIMEOUT_SECONDS:
         timeout = DEFAULT_TIMEOUT_SECONDS
-    return min(max(timeout - OFFSET_SECONDS, timeout / 2), LONGEST_BUDGET_SECONDS)
+    budget = max(timeout - OFFSET_SECONDS, timeout / 2, LEAST_BUDGET_SECONDS)
+    return min(budget, LONGEST_BUDGET_SECONDS)
 
 
 def _elements(header: str) -> Iterator[tuple[str, dict[str, str], float]]:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from exporter import __version__, logs
-from exporter.checkpoint import Checkpoint
 from exporter.config import Config
+from exporter.counting.checkpoint import Checkpoint
 from exporter.scrape import Exporter
 from exporter.server import Server
 
@@ -21,6 +21,7 @@ STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 # they would end the process. Where a terminal hangs up, it goes with the terminal.
 STRAY_SIGNALS = {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 POLL_SECONDS = 0.5
+CLOSE_SECONDS = 5.0
 # A scrape beside the first fold waits for the interpreter at each of its steps; with
 # Python's 5 ms these waits add up to more than the scrape.
 SWITCH_SECONDS = 0.0005
@@ -43,9 +44,8 @@ def serve(config: Config, alive: Callable[[], bool] | None = None) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(config.log_level, config.log_format)
     guard = make_guard(config)
-    checkpoint = Checkpoint(config.state_file) if config.state_file else None
-    if checkpoint:
-        checkpoint.claim()
+    checkpoint = Checkpoint(config.state_file)
+    checkpoint.claim()
     server = Server(
         exporter := Exporter(config, checkpoint),
         config.listen_addresses,
@@ -58,7 +58,8 @@ def serve(config: Config, alive: Callable[[], bool] | None = None) -> int:
     server.start()
     stopped = wait_for_stop(alive)
     server.stop()
-    exporter.close()
+    # A last scrape, of nothing, makes durable what was read since the one before.
+    exporter.collect(CLOSE_SECONDS, frozenset())
     logger.info("stopped")
     return 0 if stopped else 1
 

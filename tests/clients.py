@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Self
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client.core import Metric
 
 from exporter.guard import Guard
 from exporter.server import Server
@@ -37,10 +38,8 @@ class FakeSource:
         self.reason: str | None = None
         self.help_text = "Facts."
 
-    def registry(
-        self, budget_seconds: float, collectors: frozenset[str]
-    ) -> CollectorRegistry:
-        self.calls.append((budget_seconds, collectors))
+    def collect(self, budget_seconds: float, names: frozenset[str]) -> list[Metric]:
+        self.calls.append((budget_seconds, names))
         self.entered.release()
         assert self.gate.wait(WAIT_SECONDS)
         if self.error is not None:
@@ -50,7 +49,7 @@ class FakeSource:
         Histogram("latency_seconds", "Latency.", registry=registry).observe(
             0.3, {"query_id": "11"}
         )
-        return registry
+        return list(registry.collect())
 
     def not_ready(self) -> str | None:
         return self.reason

@@ -16,9 +16,10 @@ from prometheus_client import generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
-from exporter.checkpoint import Checkpoint
 from exporter.config import Config, load
+from exporter.counting.checkpoint import Checkpoint
 from exporter.health import ask_health
 from exporter.scrape import Exporter
 from exporter.server import Server
@@ -104,8 +105,17 @@ def make_config(folder: Path, **changes: Any) -> Config:
 
 def make_exporter(config: Config) -> Exporter:
     """Return an exporter in this process; without lock on its state file."""
-    state = Checkpoint(config.state_file) if config.state_file else None
-    return Exporter(config, state)
+    return Exporter(config, Checkpoint(config.state_file))
+
+
+class Families(Collector):
+    """Families for the client library's writers."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
 
 
 def scrape(
@@ -113,7 +123,8 @@ def scrape(
 ) -> Page:
     """Return a page with these collectors' families, or with all."""
     wanted = frozenset(names) or exporter.collector_names
-    return Page(generate_latest(exporter.registry(budget_seconds, wanted)).decode())
+    families = exporter.collect(budget_seconds, wanted)
+    return Page(generate_latest(Families(families)).decode())
 
 
 @contextmanager

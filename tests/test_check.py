@@ -68,8 +68,7 @@ def test_check_lists_all_problems_at_once(folder: Path, taken_port: int) -> None
     assert done.stdout.splitlines() == [
         f"PROBLEM  cannot read the knowledge_base database {folder}/hexagonal_kb.db:"
         " the file is not a SQLite database; check the path",
-        f"PROBLEM  {events}: cannot read query_times: it is a view, not a table; give"
-        " HAK/GAL its table back",
+        f"PROBLEM  {events}: cannot read query_times: it is a view, not a table",
         f"ok       {events}: table cache_events"
         " (id, timestamp, found, cache_key, response_time)",
         f"ok       {events}: cache_events gives nothing",
@@ -185,7 +184,7 @@ def test_check_finds_a_state_file_that_is_somebody_elses(
     foreign_folder.chmod(0o777)
     state = foreign_folder / "exporter-state.json"
     state.touch()
-    state.chmod(0o444)
+    state.chmod(0o000)
 
     check = run_as_nobody("check", *file_flags(foreign_folder), ANY_PORT)
     serve = run_as_nobody(*file_flags(foreign_folder), ANY_PORT)

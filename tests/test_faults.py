@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.ledger import Ledger, Row
-from tests.faults.rows import MISSED, Key, Tally
+from tests.faults.rows import MISSED, PASSED_OVER, Key, Tally
 from tests.faults.run import Run
 
 ROUNDS = 25
@@ -23,7 +23,7 @@ def test_rounds_of_faults_lose_and_double_nothing(tmp_path: Path) -> None:
 def begin(*, burns_ids: bool = False) -> Ledger:
     """Return a ledger with a fast and a slow row, none of them read."""
     ledger = Ledger(burns_ids=burns_ids)
-    ledger.commit([Row(1, 1, FAST, 0.0625), Row(2, 2, SLOW, 2.0)])
+    ledger.commit([Row(10, 1, FAST, 0.0625), Row(10, 2, SLOW, 2.0)])
     return ledger
 
 
@@ -36,8 +36,9 @@ def begin(*, burns_ids: bool = False) -> Ledger:
         ({FAST: 2, SUM: 0.125}, 1, 1),
         ({FAST: 1, SLOW: 1, SUM: 2.125}, 1, 0),
         ({FAST: 1, SLOW: 1, SUM: 2.0625, MISSED: 1}, 0, 1),
+        ({FAST: 1, SUM: 0.0625, PASSED_OVER: 1}, 1, 1),
     ],
-    ids=["right", "lost", "doubled", "mistaken", "other value", "missed as well"],
+    ids=["right", "lost", "doubled", "mistaken", "other value", "missed", "old"],
 )
 def test_ledger_sees_lost_and_doubled_rows(
     page: Tally, lost: int, doubled: int
@@ -86,3 +87,31 @@ def test_ledger_of_facts_knows_no_missed_rows() -> None:
     assert ledger.check({SLOW: 1, SUM: 2.0, MISSED: 1}, 0).text
     assert ledger.check({}, 0).text
     assert not ledger.settle({SLOW: 1, SUM: 2.0}).text
+
+
+@pytest.mark.parametrize(
+    ("time", "page", "found"),
+    [
+        (11, {FAST: 2, SLOW: 1, SUM: 2.125}, (0, 0, 0)),
+        (11, {FAST: 1, SLOW: 1, SUM: 2.0625}, (1, 0, 0)),
+        (11, {FAST: 3, SLOW: 1, SUM: 2.1875}, (0, 1, 0)),
+        (10, {FAST: 2, SLOW: 1, SUM: 2.125}, (0, 0, 0)),
+        (10, {FAST: 1, SLOW: 1, SUM: 2.0625, PASSED_OVER: 1}, (0, 0, 1)),
+        (None, {FAST: 3, SLOW: 1, SUM: 2.1875}, (0, 0, 1)),
+        (None, {FAST: 4, SLOW: 1, SUM: 2.25}, (0, 1, 1)),
+    ],
+    ids=["right", "lost", "doubled", "old", "passed over", "left over", "doubled more"],
+)
+def test_ledger_promises_after_a_swap_what_is_newer(
+    time: int | None, page: Tally, found: tuple[int, int, int]
+) -> None:
+    ledger = begin()
+    assert not ledger.settle({FAST: 1, SLOW: 1, SUM: 2.0625}).text
+    if time is None:
+        ledger.commit([Row(time, 3, FAST, 0.0625)])
+        assert not ledger.settle({FAST: 2, SLOW: 1, SUM: 2.125}).text
+    assert ledger.swap(2) == 0
+    if time:
+        ledger.commit([Row(time, 3, FAST, 0.0625)])
+    difference = ledger.settle(page)
+    assert difference[:2] + difference[3:] == found, difference.text

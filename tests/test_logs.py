@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from exporter.logs import configure
+from exporter.errors import DatabaseError
+from exporter.logs import Failures, configure
 
 MOMENT = 1_767_225_599.0009  # 2025-12-31 23:59:59.0009 UTC
 PAIR = re.compile(r'([^\s="]+)=("(?:[^"\\]|\\.)*"|[^\s="]*)(?: |\Z)')
@@ -282,3 +283,21 @@ def test_closed_stream_costs_lines_only(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("sys.stderr", None)
     configure("info", "logfmt")
     logger.info("event")
+
+
+def test_failure_is_logged_when_it_or_its_cause_changes() -> None:
+    configure("info", "logfmt", stream := io.StringIO())
+    failures, locked = Failures(), "the file is locked"
+    failures.note("another", DatabaseError(locked))
+    for text in (None, locked, locked, "7.9 s", "8.0 s", None, None, locked):
+        failures.note("performance", DatabaseError(text) if text else None)
+    failures.note("another", ValueError("a bug"))
+    lines = map(parse_logfmt, stream.getvalue().splitlines())
+    assert [(x["level"], x["msg"], x["what"], x.get("error")) for x in lines] == [
+        ("warn", "failing", "another", locked),
+        ("warn", "failing", "performance", locked),
+        ("warn", "failing", "performance", "7.9 s"),
+        ("info", "recovered", "performance", None),
+        ("warn", "failing", "performance", locked),
+        ("error", "failing", "another", "ValueError: a bug"),
+    ]

@@ -230,7 +230,6 @@ def test_what_cannot_be_counted_is_seen_by_the_exporter(tmp_path: Path) -> None:
         recorder.record_cache_event(False)
         assert recorder.flush()
     page = scrape(exporter)
-    exporter.close()
     rejected = page.by(
         "reason", "hakgal_exporter_rejected_rows_total", table="query_times"
     )
@@ -284,7 +283,6 @@ def test_dropped_events_are_counted_and_reported_as_missed(tmp_path: Path) -> No
         assert recorder.flush()
         assert recorder.dropped == 16
     page = scrape(exporter)
-    exporter.close()
     assert page.sum("hakgal_query_duration_seconds_count") == 11
     missed = page.by("table", "hakgal_exporter_missed_rows_total")
     assert missed == {"query_times": 15, "cache_events": 1}
@@ -326,7 +324,6 @@ def test_what_several_processes_drop_is_missed_exactly(
         assert other.flush()
         one.record_query(1)
     page = scrape(exporter)
-    exporter.close()
     assert page.sum("hakgal_query_duration_seconds_count") == 4 + 5 + 7 + 1
     missed = page.by("table", "hakgal_exporter_missed_rows_total")
     assert missed == {"query_times": 15 + 13, "cache_events": 2}

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import subprocess
+from contextlib import closing
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ import yaml
 
 from exporter import config
 from exporter.cli import main
+from exporter.collectors import TABLE_COLLECTORS
 from exporter.config import SETTINGS
-from exporter.fold import REASONS
-from exporter.tail import RESET_REASONS
+from exporter.counting.state import RESET_REASONS
+from exporter.counting.table import BEFORE_REPLACEMENT
 from tests.databases import Files
-from tests.exporters import make_config, make_exporter, scrape
+from tests.exporters import make_config, make_exporter
+from tests.schemas import INSTALLATIONS, Application
 from tests.servers import (
     HTTP,
     ROOT,
@@ -30,6 +33,7 @@ from tests.servers import (
     start_prometheus,
     wait_until,
 )
+from tests.test_contract import full_page
 
 RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text()
 SECTIONS: dict[str, str] = dict(
@@ -49,6 +53,7 @@ SAFE_SQLITE = (
 FOREIGN_MESSAGES = {
     "503",
     "404",
+    "Permission denied",
     "connection refused",
     "context deadline exceeded",
     "limit exceeded",
@@ -203,14 +208,18 @@ def test_recorded_series_are_recorded(groups: list[dict[str, Any]]) -> None:
 def test_metrics_of_the_exporter_are_on_its_page(tmp_path: Path) -> None:
     with Files(tmp_path) as files:
         files.add_fact()
-        page = scrape(make_exporter(make_config(tmp_path)))
+        page = full_page(make_exporter(make_config(tmp_path)))
 
     families = page.families.values()
     assert {s.name for f in families for s in f.samples} | page.names >= OURS
 
 
-def test_reasons_are_those_that_exist() -> None:
-    assert set(first_cells("HakgalRowsRejected")) == set(REASONS)
+def test_reasons_are_those_that_exist(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    tables = [collector.table(config) for collector in TABLE_COLLECTORS.values()]
+    rejected = {reason for table in tables for reason in table.reasons}
+    assert set(first_cells("HakgalRowsRejected")) == rejected - {BEFORE_REPLACEMENT}
+    assert f"`{BEFORE_REPLACEMENT}`" in SECTIONS["HakgalRowsRejected"]
     # The last one is the alert's own: seen from outside, reported by nobody.
     reasons = {*RESET_REASONS, "counters_fell"}
     assert set(first_cells("HakgalCountersReset")) == reasons
@@ -307,6 +316,21 @@ def test_statements_read_only_the_newest_rows(position: int, tmp_path: Path) -> 
 
     scans = [step for step in plan if re.match("SCAN (?!sqlite_|CONSTANT)", step)]
     assert not scans or NEWEST_ROWS.search(sql)
+
+
+@pytest.mark.parametrize("kind", INSTALLATIONS)
+def test_statements_work_on_the_tables_that_people_have(
+    kind: str, tmp_path: Path
+) -> None:
+    facts, audit = INSTALLATIONS[kind]
+    with closing(Application(tmp_path, facts, audit)) as knowledge_base:
+        knowledge_base.add()
+        for sql in (sql for database, sql in statements() if database == "KB"):
+            if "FROM audit_log" in sql and audit:
+                knowledge_base.run(sql.replace("operation", audit.label))
+            # Without an id or a confidence, no alert leads there.
+            if "FROM facts" in sql and facts.has_id and facts.has_confidence:
+                knowledge_base.run(sql.replace("FROM facts", f"FROM {facts.table}"))
 
 
 def test_statements_find_each_rejected_row(tmp_path: Path) -> None:

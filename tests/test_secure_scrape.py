@@ -114,7 +114,6 @@ def scraped(
     prometheus = start_prometheus(servers, processes, config)
     yield Scraped(web, prometheus, password, (host, port))
     server.stop()
-    exporter.close()
 
 
 def test_prometheus_scrapes_what_is_protected(scraped: Scraped) -> None:

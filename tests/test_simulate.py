@@ -14,7 +14,7 @@ import pytest
 
 from exporter import simulate
 from exporter.activity import Behaviour, Totals
-from exporter.database import Database
+from exporter.database.reader import Database
 from exporter.errors import DatabaseError
 from exporter.mischief import FAULTS, Saboteur, contradiction
 from exporter.simulate import Simulator, create

@@ -23,8 +23,7 @@ from exporter.backfill.output import opened
 from exporter.backfill.reader import Reader
 from exporter.backfill.report import utc
 from exporter.backfill.scratch import Scratch
-from exporter.collectors.cache import Cache
-from exporter.collectors.queries import Queries
+from exporter.collectors import cache, queries
 from exporter.config import Config
 from exporter.errors import ConfigError, OutputError
 
@@ -100,8 +99,8 @@ def _families(
     history = History(reader, scratch, request.until, request.step)
     counted: list[Family] = []
     lines: list[str] = []
-    for collector in (Queries(config), Cache(config)):
-        events = Events(reader, scratch, collector.table, request)
+    for collector in (queries, cache):
+        events = Events(reader, scratch, collector.table(config), request)
         if request.events:
             events.read()
             history.ends_with(events.table.name, events.start)

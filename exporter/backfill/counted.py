@@ -3,35 +3,34 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import accumulate
+from types import ModuleType
 
 from prometheus_client.core import Metric
 
 from exporter.backfill.events import Events, Key, Span
 from exporter.backfill.openmetrics import Family, Group, Values
 from exporter.backfill.scratch import Scratch
-from exporter.collectors.base import TableCollector
-from exporter.fold import Counts
-from exporter.tail import Reading, State
+from exporter.counting.state import Counts, Reading, State
 
 # Prometheus takes a series for gone that has no sample for 5 min.
 BEAT_SECONDS = 240
 # The exporter adds up the same durations in other slices, and so rounds otherwise. A
 # sum that fell in its last digit would be a restart: all of it counted once more.
 SUM_MARGIN = 1 - 1e-9
-_FLAGS = {"hakgal_cache_misses": 0, "hakgal_cache_hits": 1}
+_FLAGS = {"hakgal_cache_misses": False, "hakgal_cache_hits": True}
 
 
 def families(
-    collector: TableCollector, events: Events, scratch: Scratch, span: Span
+    collector: ModuleType, events: Events, scratch: Scratch, span: Span
 ) -> Iterator[Family]:
     """Yield what the collector would, over the time that was read."""
     if events.start is None:
         return
     zero = Counts()
     for label, _ in events.numbers:
-        zero.add_label(events.table, label)
+        zero.add(events.table, label, False, 0, 0)
     state = State(zero)
-    for metric in collector.families(state, Reading(state, events.table, 0, None)):
+    for metric in collector.families(Reading(events.table, state)):
         groups = tuple(
             Group(series, partial(_values, scratch, number, span, metric.type))
             for series, number in _series(metric, events.numbers)

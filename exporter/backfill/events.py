@@ -3,20 +3,21 @@
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol
 
 from exporter.backfill.reader import BATCH_ROWS, TIME, Reader
-from exporter.backfill.report import EARLIEST, utc
+from exporter.backfill.report import EARLIEST, parse_time, utc
 from exporter.backfill.scratch import Point, Scratch
-from exporter.database import release
-from exporter.fold import Counts, Fold, Series, Table
-from exporter.identity import parse_time
+from exporter.counting.fold import fold
+from exporter.counting.state import Counts, Series
+from exporter.counting.table import Table
+from exporter.database.reader import release
 
 SLICE_SECONDS = 0.005  # what a writer in rollback mode may have to wait
 
-Key = tuple[str, int]  # label value and flag
+Key = tuple[str, bool]  # label value and flag
 
 
 class Span(Protocol):
@@ -55,13 +56,12 @@ class Events:
     def __init__(
         self, reader: Reader, scratch: Scratch, table: Table, span: Span
     ) -> None:
-        self.table = table
+        self.table = replace(table, source=table.name)
         self.start: int | None = None
         self.numbers: dict[Key, int] = {}
         self._reader = reader
         self._scratch = scratch
         self._span = span
-        self._fold = Fold(table)
         self._counts = Counts.zero(table)
         self._rows = self._untimed = 0
 
@@ -79,7 +79,7 @@ class Events:
         if last is None or moment is None:
             return
         self.start = moment - self._span.step
-        for label in self._counts.labels:
+        for label, _ in self._counts.series:
             self._begin_series(label, self.start)
         after = 0
         while after < last:
@@ -141,7 +141,8 @@ class Events:
         slice_end = time.monotonic() + SLICE_SECONDS
         for run in batch.runs:
             before = {k: (s.counts[:], s.total) for k, s in batch.counts.series.items()}
-            batch.rows += self._fold.fold(db, batch.counts, after, run.upto)
+            span = range(after + 1, run.upto + 1)
+            batch.rows += fold(db, self.table, batch.counts, span, None)[0]
             after = run.upto
             for key, series in batch.counts.series.items():
                 if before.get(key) != (series.counts, series.total):
@@ -183,6 +184,6 @@ class Events:
         increased.
         """
         empty = Series([0] * (len(self.table.buckets) + 2))
-        for flag in (0, 1):
+        for flag in (False, True):
             number = self.numbers.setdefault((label, flag), self._scratch.new_series())
             self._scratch.add_points([(number, moment, empty.counts, empty.total)])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from exporter.backfill import Request
 from exporter.backfill.counted import BEAT_SECONDS
+from exporter.backfill.report import parse_time
 from exporter.errors import ConfigError
-from exporter.identity import parse_time
 
 EPILOG = """\
 Two commands bring the old history into Prometheus:

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from exporter.backfill.openmetrics import Family, Group, Values
 from exporter.backfill.reader import TIME, Reader
-from exporter.backfill.report import EARLIEST, Tally, utc
+from exporter.backfill.report import EARLIEST, Tally, parse_time, utc
 from exporter.backfill.scratch import Sample, Scratch
-from exporter.identity import parse_time
 
 TABLE = "performance_metrics"
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from exporter.database import MAGIC
+from exporter.database.file import MAGIC
 from exporter.errors import OutputError
 
 _BESIDE_A_DATABASE = ("", "-wal", "-shm", "-journal")

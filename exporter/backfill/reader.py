@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from exporter.database import Database
+from exporter.database.reader import Database
 
 T = TypeVar("T")
 

@@ -31,3 +31,15 @@ class Tally:
 def utc(seconds: float) -> str:
     """Return a moment as ISO 8601."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: object) -> float | None:
+    """Return a row's timestamp in seconds since the epoch, None if it is not one.
+
+    SQLite's CURRENT_TIMESTAMP or ISO 8601; without a zone it is UTC.
+    """
+    try:
+        moment = datetime.fromisoformat(str(text).strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,18 +1,12 @@
-"""One file a subsystem: where it is read in HAK/GAL, and which families it gives."""
+"""One file a subsystem: what is read of HAK/GAL, and which families that gives."""
 
-from exporter.collectors.audit import Audit
-from exporter.collectors.base import TableCollector
-from exporter.collectors.cache import Cache
-from exporter.collectors.facts import Facts
-from exporter.collectors.queries import Queries
-from exporter.collectors.storage import Storage
-from exporter.collectors.system import System
+from types import ModuleType
 
-TABLE_COLLECTORS: dict[str, type[TableCollector]] = {
-    "facts": Facts,
-    "audit": Audit,
-    "queries": Queries,
-    "cache": Cache,
+from exporter.collectors import audit, cache, facts, queries
+
+TABLE_COLLECTORS: dict[str, ModuleType] = {
+    "facts": facts,
+    "audit": audit,
+    "queries": queries,
+    "cache": cache,
 }
-
-__all__ = ["TABLE_COLLECTORS", "Storage", "System", "TableCollector"]

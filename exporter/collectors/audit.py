@@ -5,44 +5,34 @@ Source: table ``audit_log``, one row an operation.
 
 from collections.abc import Iterator
 
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import Metric
 
-from exporter.collectors.base import TableCollector
+from exporter.collectors.families import counter
 from exporter.config import Config
-from exporter.fold import Table
-from exporter.tail import Reading, State
-
-OPERATIONS = ("add_fact", "delete_fact", "update_fact")
+from exporter.counting.state import Reading
+from exporter.counting.table import Table
 
 
-class Audit(TableCollector):
-    """hakgal_audit_events_total."""
+def table(config: Config) -> Table:
+    return Table(
+        "audit_log",
+        "knowledge_base",
+        ("audit_log",),
+        label="operation",
+        required=("operation",),
+        known_labels=("add_fact", "delete_fact", "update_fact"),
+        label_limit=config.label_limit,
+        metric="hakgal_audit_events_total",
+    )
 
-    database = "knowledge_base"
 
-    def __init__(self, config: Config) -> None:
-        self.table = Table(
-            "audit_log",
-            lasting=("timestamp", "operation", "details"),
-            label="operation",
-            required=("operation",),
-            known_labels=OPERATIONS,
-            label_limit=config.label_limit,
-            metric="hakgal_audit_events_total",
-        )
+def families(reading: Reading) -> Iterator[Metric]:
+    """Yield the number of operations.
 
-    def families(self, state: State | None, reading: Reading) -> Iterator[Metric]:
-        """Yield the number of operations.
-
-        hakgal_audit_events_total{operation="add_fact"} 12.0
-        """
-        if state is None:
-            return
-        events = CounterMetricFamily(
-            "hakgal_audit_events",
-            "Operations in the audit log, by operation.",
-            labels=["operation"],
-        )
-        for (operation, _), series in state.counts.series.items():
-            events.add_metric([operation], sum(series.counts))
-        yield events
+    hakgal_audit_events_total{operation="add_fact"} 12.0
+    """
+    if state := reading.state:
+        series = state.counts.series.items()
+        events = {operation: sum(one.counts) for (operation, _), one in series}
+        help_ = "Operations in the audit log, by operation."
+        yield counter("hakgal_audit_events", help_, events, "operation")

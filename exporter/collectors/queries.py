@@ -5,12 +5,12 @@ Source: table ``query_times``, one row a query.
 
 from collections.abc import Iterator
 
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 
-from exporter.collectors.base import TableCollector, add_histogram
+from exporter.collectors.families import histogram
 from exporter.config import Config
-from exporter.fold import Table
-from exporter.tail import Reading, State
+from exporter.counting.state import Reading
+from exporter.counting.table import Table
 
 QUERY_TYPES = (
     "add_fact",
@@ -22,40 +22,34 @@ QUERY_TYPES = (
 OUTCOMES = ("failure", "success")  # by the column success: 0, 1
 
 
-class Queries(TableCollector):
-    """hakgal_query_duration_seconds."""
+def table(config: Config) -> Table:
+    return Table(
+        "query_times",
+        "performance",
+        ("query_times",),
+        label="query_type",
+        flag="success",
+        value="query_time",
+        required=("query_type", "success", "query_time"),
+        buckets=config.query_buckets,
+        known_labels=QUERY_TYPES,
+        label_limit=config.label_limit,
+        metric="hakgal_query_duration_seconds",
+    )
 
-    database = "performance"
 
-    def __init__(self, config: Config) -> None:
-        self.table = Table(
-            "query_times",
-            lasting=("timestamp", "query_time", "query_type", "success"),
-            label="query_type",
-            required=("query_time", "query_type", "success"),
-            flag="success",
-            value="query_time",
-            buckets=config.query_buckets,
-            known_labels=QUERY_TYPES,
-            label_limit=config.label_limit,
-            metric="hakgal_query_duration_seconds",
-            exemplars=True,
-        )
+def families(reading: Reading) -> Iterator[Metric]:
+    """Yield the durations; an exemplar is the id of the newest row in its bucket.
 
-    def families(self, state: State | None, reading: Reading) -> Iterator[Metric]:
-        """Yield the durations; an exemplar is the id of the newest row in its bucket.
-
-        hakgal_query_duration_seconds_bucket{query_type="add_fact",outcome="success",
-        le="0.1"} 8.0 # {query_id="17"} 0.08
-        """
-        if state is None:
-            return
-        durations = HistogramMetricFamily(
+    hakgal_query_duration_seconds_bucket{query_type="add_fact",outcome="success",
+    le="0.1"} 8.0 # {query_id="17"} 0.08
+    """
+    if state := reading.state:
+        yield histogram(
             "hakgal_query_duration_seconds",
             "Duration of queries in seconds, by type and outcome.",
-            labels=["query_type", "outcome"],
+            reading.table.buckets,
+            {(t, OUTCOMES[s]): one for (t, s), one in state.counts.series.items()},
+            *("query_type", "outcome"),
+            exemplar="query_id",
         )
-        for (query_type, success), series in state.counts.series.items():
-            labels = [query_type, OUTCOMES[success]]
-            add_histogram(durations, labels, self.table, series, "query_id")
-        yield durations

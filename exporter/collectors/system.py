@@ -5,84 +5,61 @@ Source: psutil.
 
 import os
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import psutil
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
+
+from exporter.collectors.families import counter, gauge
 
 # Linux counts guest time in user and nice as well; it would count twice in a sum.
 COUNTED_TWICE = ("guest", "guest_nice")
 
 
+def measure(database: Path) -> tuple[str, int, int] | None:
+    """Return mount point, size and free space in bytes of a database's file system.
+
+    None while its folder is not there.
+
+    Raises:
+        OSError: the file system does not answer properly.
+    """
+    folder = os.path.dirname(os.path.realpath(database))
+    if not os.path.isdir(folder):
+        return None
+    usage = psutil.disk_usage(folder)
+    while not os.path.ismount(folder):
+        folder = os.path.dirname(folder)
+    return folder, usage.total, usage.free
+
+
 class System:
     """hakgal_system_*."""
 
-    def __init__(self, databases: Mapping[str, Path]) -> None:
-        self._databases = databases
+    def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
 
-    def families(self) -> Iterator[Metric]:
+    def families(self, disks: Mapping[str, tuple[str, int, int]]) -> Iterator[Metric]:
         """Yield the machine's figures as of now.
 
         hakgal_system_cpu_seconds_total{mode="idle"} 8123.4
         hakgal_system_memory_available_bytes 1.2e+10
         hakgal_system_disk_free_bytes{database="performance",mountpoint="/"} 8e+10
-
-        Raises:
-            OSError: a file system does not answer properly.
         """
-        yield self._cpu()
-        memory = psutil.virtual_memory()
-        yield GaugeMetricFamily(
-            "hakgal_system_memory_total_bytes", "Memory of the machine.", memory.total
-        )
-        yield GaugeMetricFamily(
-            "hakgal_system_memory_available_bytes",
-            "Memory that can be had without swapping.",
-            memory.available,
-        )
-        yield from self._disks()
-
-    def _cpu(self) -> Metric:
-        """Return the seconds by mode; the kernel's iowait is known to run backwards."""
-        family = CounterMetricFamily(
-            "hakgal_system_cpu_seconds",
-            "Seconds that all processors together have spent, by mode.",
-            labels=["mode"],
-        )
         for mode, seconds in psutil.cpu_times()._asdict().items():
-            if mode not in COUNTED_TWICE:
+            if mode not in COUNTED_TWICE:  # and iowait is known to run backwards
                 self._seconds[mode] = max(seconds, self._seconds.get(mode, 0.0))
-                family.add_metric([mode], self._seconds[mode])
-        return family
-
-    def _disks(self) -> Iterator[Metric]:
-        labels = ["database", "mountpoint"]
-        size = GaugeMetricFamily(
-            "hakgal_system_disk_size_bytes",
-            "Size of the file system that holds the database.",
-            labels=labels,
-        )
-        free = GaugeMetricFamily(
-            "hakgal_system_disk_free_bytes",
-            "Space left for HAK/GAL on the file system that holds the database.",
-            labels=labels,
-        )
-        for name, path in self._databases.items():
-            folder = os.path.dirname(os.path.realpath(path))
-            if os.path.isdir(folder):
-                mount_point = _mount_point(folder, os.stat(folder).st_dev)
-                usage = psutil.disk_usage(folder)
-                size.add_metric([name, mount_point], usage.total)
-                free.add_metric([name, mount_point], usage.free)
-        yield size
-        yield free
-
-
-@lru_cache(maxsize=8)
-def _mount_point(folder: str, device: int) -> str:
-    """Return where the folder's file system is mounted, looked up once a device."""
-    while not os.path.ismount(folder):
-        folder = os.path.dirname(folder)
-    return folder
+        spent = "Seconds that all processors together have spent, by mode."
+        yield counter("hakgal_system_cpu_seconds", spent, self._seconds, "mode")
+        memory, name = psutil.virtual_memory(), "hakgal_system_memory_total_bytes"
+        yield gauge(name, "Memory of the machine.", {"": memory.total})
+        name = "hakgal_system_memory_available_bytes"
+        available = "Memory that can be had without swapping."
+        yield gauge(name, available, {"": memory.available})
+        sizes = {(name, place): size for name, (place, size, _) in disks.items()}
+        free = {(name, place): free for name, (place, _, free) in disks.items()}
+        labels = "database", "mountpoint"
+        size = "Size of the file system that holds the database."
+        yield gauge("hakgal_system_disk_size_bytes", size, sizes, *labels)
+        left = "Space left for HAK/GAL on the file system that holds the database."
+        yield gauge("hakgal_system_disk_free_bytes", left, free, *labels)

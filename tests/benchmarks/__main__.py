@@ -13,28 +13,23 @@ from tests.benchmarks.bench import FULL, SMOKE, Bench, prepare, say
 from tests.benchmarks.catching_up import catching_up
 from tests.benchmarks.commits import commits
 from tests.benchmarks.dashboards import dashboards
-from tests.benchmarks.floor import floor
 from tests.benchmarks.machine import Machine
-from tests.benchmarks.pages import flatness, node_exporter, query_exporter
+from tests.benchmarks.pages import flatness, query_exporter, rhythm
 from tests.benchmarks.recording import recording
 from tests.benchmarks.report import Line
-from tests.benchmarks.starting import first_fold, meanwhile, restart
-from tests.benchmarks.steady import crowd, idle, memory
+from tests.benchmarks.starting import first_fold, meanwhile, memory, restart
 from tests.servers import ROOT
 
 GROUPS: Mapping[str, Callable[[Bench], Iterator[Line]]] = {
+    "rhythm": rhythm,
     "flatness": flatness,
-    "node_exporter": node_exporter,
     "query_exporter": query_exporter,
-    "floor": floor,
     "first_fold": first_fold,
     "meanwhile": meanwhile,
     "restart": restart,
     "memory": memory,
-    "idle": idle,
     "commits": commits,
     "catching_up": catching_up,
-    "crowd": crowd,
     "recording": recording,
     "dashboards": dashboards,
 }

@@ -17,12 +17,11 @@ class Effort:
 
     rounds: int
     requests: int
-    spaced_requests: int
+    scrapes: int  # in each round, at Prometheus' rhythm
+    scrape_seconds: float
     slow_rounds: int  # of what takes seconds each
     commit_rounds: int
     commit_seconds: float
-    idle_seconds: float
-    crowd_seconds: float
     new_rows: int
     instances: int
     watch_seconds: float
@@ -32,12 +31,11 @@ class Effort:
 FULL = Effort(
     rounds=15,
     requests=60,
-    spaced_requests=8,
+    scrapes=4,
+    scrape_seconds=2.0,
     slow_rounds=5,
     commit_rounds=6,
     commit_seconds=12.0,
-    idle_seconds=20.0,
-    crowd_seconds=60.0,
     new_rows=1_000_000,
     instances=1000,
     watch_seconds=420.0,
@@ -46,12 +44,11 @@ FULL = Effort(
 SMOKE = Effort(
     rounds=2,
     requests=5,
-    spaced_requests=2,
+    scrapes=2,
+    scrape_seconds=0.1,
     slow_rounds=1,
     commit_rounds=1,
     commit_seconds=0.5,
-    idle_seconds=0.5,
-    crowd_seconds=0.5,
     new_rows=20_000,
     instances=3,
     watch_seconds=3.0,

@@ -14,9 +14,6 @@ from typing import NamedTuple, Self
 
 TIMEOUT_SECONDS = 600.0  # a peer may take long; it is measured, not cut off
 TEXT: Mapping[str, str] = {"Accept": "text/plain;version=0.0.4"}
-OPENMETRICS: Mapping[str, str] = {
-    "Accept": "application/openmetrics-text;version=1.0.0"
-}
 PROMETHEUS: Mapping[str, str] = {  # as 2.42 and 3.5 send it, but for the user agent
     "Accept": "application/openmetrics-text;version=1.0.0;q=0.5,"
     "application/openmetrics-text;version=0.0.1;q=0.4,"
@@ -99,13 +96,9 @@ class Client:
             raise RuntimeError(f"answered {answer.status}: {answer.text[:200]}")
         return answer
 
-    def timed(self, times: int, spacing_seconds: float = 0.0) -> list[float]:
+    def timed(self, times: int) -> list[float]:
         """Return the seconds of each of so many pages."""
-        taken = []
-        for _ in range(times):
-            taken.append(self.page().seconds)
-            time.sleep(max(0.0, spacing_seconds - taken[-1]))
-        return taken
+        return [self.page().seconds for _ in range(times)]
 
     def _receive(self, before: bytes) -> bytes:
         piece = self._socket.recv(1 << 18)

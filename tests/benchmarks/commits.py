@@ -55,7 +55,7 @@ def commits(bench: Bench) -> Iterator[Line]:
         yield none_of(f"SQLITE_BUSY in a commit, {name}", busy, reached)
         what = f"exporter meanwhile, scraped every second, {name}"
         percent = 100 * fmean(segment.cpu_share for segment in with_it)
-        note = f"{size(bench.large.rows)} facts are counted again after each commit"
+        note = f"{size(bench.large.rows)} facts are counted anew meanwhile"
         yield Line(what, percent, "% of a core", "", None, None, None, note)
         if mode == "wal":
             yield _log(without, with_it)

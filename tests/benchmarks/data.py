@@ -50,6 +50,11 @@ FROM n
 """
 
 
+_LOOKUPS = "INSERT INTO cache_events(hit, response_time) VALUES (?, ?)"
+_FACT = "INSERT INTO facts(statement, source) VALUES ('Is(A, B).', 'simulator')"
+_AUDIT_ROW = "INSERT INTO audit_log(operation) VALUES ('add_fact')"
+
+
 @dataclass(frozen=True)
 class Files:
     """Two databases, and what belongs to them, in a folder."""
@@ -108,6 +113,16 @@ def add_queries(files: Files, rows: int) -> None:
     """Write so many rows at once, as after a long pause of the monitoring."""
     with closing(sqlite3.connect(files.performance)) as db, db:
         db.execute(_MORE_QUERIES, (rows,))
+
+
+def add_some(files: Files) -> None:
+    """Write what may come between two scrapes: 40 rows, some in each table."""
+    with closing(sqlite3.connect(files.performance)) as db, db:
+        db.execute(_MORE_QUERIES, (20,))
+        db.executemany(_LOOKUPS, 16 * [(True, 0.001)])
+    with closing(sqlite3.connect(files.knowledge_base)) as db, db:
+        for statement in 2 * (_FACT, _AUDIT_ROW):
+            db.execute(statement)
 
 
 def count_queries(files: Files) -> tuple[int, float]:

@@ -31,7 +31,7 @@ def test_operations_are_counted_by_name(files: Files, tmp_path: Path) -> None:
 
 
 def test_operations_above_the_limit_become_other(files: Files, tmp_path: Path) -> None:
-    names = ["import", "export", "export", "merge", "import"]
+    names = ["import", "import", "export", "export", "merge"]
 
     page = page_after(files, tmp_path, *names, limit=4)
 

@@ -62,6 +62,7 @@ def test_rows_that_cannot_count_are_rejected_by_reason(
     assert page("hakgal_cache_misses_total") == 0
     rejected = "hakgal_exporter_rejected_rows_total"
     assert page.by("reason", rejected, table="cache_events") == {
+        "before_replacement": 0,
         "null": 0,
         "not_a_number": 2,
         "negative": 1,

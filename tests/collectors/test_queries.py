@@ -77,6 +77,7 @@ def test_rows_that_cannot_count_are_rejected_by_reason(
     assert page.sum(f"{NAME}_count") == 1
     rejected = "hakgal_exporter_rejected_rows_total"
     assert page.by("reason", rejected, table="query_times") == {
+        "before_replacement": 0,
         "null": 1,
         "not_a_number": 2,
         "negative": 1,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from exporter.collectors import System
+from exporter.collectors.system import System
 from tests.exporters import Page, make_config, make_exporter, scrape
 
 CPU = "hakgal_system_cpu_seconds_total"
@@ -21,7 +21,7 @@ def measure(folder: Path, **paths: Path) -> Page:
 
 
 def cpu_seconds(system: System) -> dict[str, float]:
-    cpu = next(iter(system.families()))
+    cpu = next(iter(system.families({})))
     return {sample.labels["mode"]: sample.value for sample in cpu.samples}
 
 
@@ -47,7 +47,7 @@ def test_cpu_seconds_never_fall_when_the_kernels_do(
         user, iowait = next(readings)
         return SimpleNamespace(_asdict=lambda: {"user": user, "iowait": iowait})
 
-    system = System({})
+    system = System()
     monkeypatch.setattr(psutil, "cpu_times", read)
 
     shown = [cpu_seconds(system) for _ in range(3)]

@@ -2,7 +2,8 @@
 
 Each round writes, lets something befall a database and the exporter, and compares what
 a page shows with what was committed: every row counted once or, where it was pruned
-unread, missed once, and no counter lower than on any page before.
+unread, missed once, and no counter lower than on any page before. What the promise
+leaves over where tables are swapped is counted apart.
 
     python -m tests.faults --rounds 1000 --seed 1
 

@@ -1,7 +1,6 @@
 """What befalls the data: writes, prunes, VACUUM, other files, backups, tables anew.
 
-Each is a generator that yields where something may befall the exporter. What a file
-cannot tell, such as rows that are thrown away with it unread, is read before.
+Each is a generator that yields where something may befall the exporter.
 """
 
 import os
@@ -13,8 +12,8 @@ from functools import partial
 from tests.faults.store import Store
 from tests.faults.trial import Trial
 
-NEAR = 300  # rows: well within what the exporter remembers row by row
-FAR = 1500  # rows: beyond that, where their time decides
+SOME = 600  # rows
+FEW = 3
 DAY = 86_400
 
 Steps = Iterator[None]
@@ -130,6 +129,24 @@ def switch_mode(trial: Trial) -> Steps:
     trial.write()
 
 
+def import_old(trial: Trial) -> Steps:
+    """Write rows that are older than those before, or as old as the last swap."""
+    trial.write()
+    yield
+    store, name = trial.pick()
+    trial.insert(store, name, trial.size(SOME), age=trial.rng.choice((1, 2, 5, DAY)))
+    trial.write()
+
+
+def write_untimed(trial: Trial) -> Steps:
+    """Write rows without a time: few, because each may count again at a swap."""
+    trial.write()
+    yield
+    store, name = trial.pick()
+    trial.insert(store, name, trial.size(FEW), age=None)
+    trial.write()
+
+
 def new_file(trial: Trial) -> Steps:
     trial.write()
     trial.settle()
@@ -144,122 +161,59 @@ def new_file(trial: Trial) -> Steps:
 
 
 def new_file_pruned(trial: Trial) -> Steps:
-    """Prune the new file before anybody has read it: what was there, nobody knows."""
+    """Prune the new file, perhaps before anybody has read it."""
     trial.settle()
     yield
     store, name = trial.pick()
     _replace(trial, store)
     count = trial.size(1000) + 1
     trial.insert(store, name, count)
-    if not trial.is_read:
-        trial.prune(store, name, trial.rng.randint(0, count), unseen=True)
+    trial.prune(store, name, trial.rng.randint(0, count))
     trial.write(store)
 
 
-def old_file_returns(trial: Trial) -> Steps:
-    """Start HAK/GAL without its disk, so that it makes a new file, then mount it."""
-    store, _ = trial.pick()
-    for name in store.tables:  # a table without any row could not be recognised
-        trial.insert(store, name, trial.size() + 1)
-    trial.settle()
-    old = store.backup()
-    _replace(trial, store)
-    if trial.rng.random() < 0.7:
-        trial.write(store)
-    trial.settle()
-    yield
-    trial.restore(store, old)
-    trial.write(store)
-    yield
-    trial.write()
-    _maybe_move(trial, store)
-
-
-def restore_near(trial: Trial, *, same_inode: bool = False) -> Steps:
-    """Restore a backup that lacks some hundreds of rows, in the same second."""
+def restore(trial: Trial, *, same_inode: bool = False) -> Steps:
+    """Restore a backup that lacks some rows, in the same second or a day later."""
     trial.write()
     trial.settle()
     store, _ = trial.pick()
     backup = store.backup()
-    trial.write(store, most=NEAR)
+    trial.clock.tick(trial.rng.choice((0, 0, DAY)))
+    trial.write(store, most=SOME)
     trial.settle()
     yield
     _write_unread(trial, store)
     trial.restore(store, backup, same_inode=same_inode)
-    trial.write(store, most=trial.rng.choice((0, NEAR, 2 * NEAR, 5000)))
+    trial.write(store, most=trial.rng.choice((0, SOME, 5000)))
     yield
     trial.write()
     _maybe_move(trial, store)
 
 
-def restore_far(trial: Trial) -> Steps:
-    """Restore a backup of the day before."""
-    trial.write()
+def swap_copies(trial: Trial) -> Steps:
+    """Put backups of some rounds in place in any order, and write to some of them.
+
+    Perhaps HAK/GAL started without its disk first, and so made a new file.
+    """
+    trial.write(most=SOME)
     trial.settle()
     store, name = trial.pick()
-    backup = store.backup()
-    trial.clock.tick(DAY)
-    trial.insert(store, name, FAR + trial.size())
-    trial.write(store)
-    trial.settle()
-    yield
-    trial.clock.tick()
-    trial.restore(store, backup)
-    trial.write(store)
-    yield
-    trial.write()
-    _maybe_move(trial, store)
-
-
-def restore_kept(trial: Trial) -> Steps:
-    """Restore a backup made some rounds before, after whatever was done since."""
-    trial.write()
-    trial.settle()
-    store, _ = trial.pick()
-    backup = store.kept or store.backup()
-    yield
-    trial.clock.tick()
-    if store.kept:
-        trial.restore(store, backup)
-    else:
-        trial.tell("keep a backup")
-    store.kept = backup
-    trial.write(store)
-
-
-def restore_empty(trial: Trial) -> Steps:
-    """Restore a backup of a table that was pruned to nothing."""
-    store, name = trial.pick()
-    trial.insert(store, name, trial.size(NEAR) + 1)
-    trial.settle()
-    store.clear(name)
-    backup = store.backup()
-    trial.insert(store, name, trial.size(NEAR) + 1)
-    trial.settle()
-    yield
-    trial.restore(store, backup)
-    trial.write(store, most=2 * NEAR)
-
-
-def restore_twice(trial: Trial) -> Steps:
-    """Restore the wrong backup, then a newer one, whose rows were read before."""
-    trial.write(most=NEAR)
-    trial.settle()
-    store, _ = trial.pick()
-    older = store.backup()
-    trial.clock.tick()
-    trial.write(store, most=NEAR)
-    trial.settle()
-    newer = store.backup()
-    trial.write(store, most=NEAR)
-    trial.settle()
-    trial.restore(store, older)
-    if trial.rng.random() < 0.7:
-        trial.write(store, most=NEAR)
-    trial.settle()
-    yield
-    trial.restore(store, newer)
-    trial.write(store, most=2 * NEAR)
+    if trial.rng.random() < 0.2:
+        store.clear(name)
+        trial.settle()
+    trial.keep(store)
+    if trial.rng.random() < 0.3:
+        _replace(trial, store)
+        trial.settle()
+    for _ in range(trial.rng.randint(0, 3)):
+        _put_kept(trial, store)
+        if trial.rng.random() < 0.7:
+            trial.settle()
+            trial.keep(store)
+    for _ in range(trial.rng.randint(1, 3)):
+        yield
+        _write_unread(trial, store)
+        _put_kept(trial, store)
     _maybe_move(trial, store)
 
 
@@ -269,7 +223,7 @@ def recreate(trial: Trial) -> Steps:
     yield
     store, name = trial.pick()
     _write_unread(trial, store, name)
-    trial.clock.tick()
+    trial.maybe_tick()
     trial.tell(f"recreate {name}")
     store.recreate(name)
     trial.insert(store, name, trial.size())
@@ -279,15 +233,9 @@ def recreate(trial: Trial) -> Steps:
 
 
 def change_facts(trial: Trial) -> Steps:
-    """Change and delete facts that were read, then perhaps move the file.
-
-    Facts of more than a second are among the newest: by these they are recognised.
-    """
+    """Change and delete facts that were read, then perhaps move the file."""
     store = trial.knowledge_base
-    for _ in range(2):
-        trial.insert(store, "facts", 2 * NEAR)
-        trial.clock.tick()
-    trial.write(store, most=NEAR)
+    trial.insert(store, "facts", trial.size(SOME) + 1)
     trial.settle()
     last = store.tables["facts"].last
     share = trial.rng.choice((1, 2, 10, 1000))
@@ -306,18 +254,25 @@ def change_facts(trial: Trial) -> Steps:
 
 
 def _replace(trial: Trial, store: Store) -> None:
-    """Put an empty file in place; that takes a moment."""
-    trial.clock.tick()
+    """Put an empty file in place."""
+    trial.maybe_tick()
     store.mode = trial.rng.choice(("wal", "delete"))
     trial.tell(f"new file, {store.mode}")
     store.replace(renamed=trial.rng.random() < 0.5)
 
 
 def _write_unread(trial: Trial, store: Store, *names: str) -> None:
-    """Write rows that are thrown away before anybody can have read them."""
-    if not trial.is_read and trial.rng.random() < 0.3:
+    """Write rows that are thrown away, most of them before anybody has read them."""
+    if trial.rng.random() < 0.3:
         for name in names or store.tables:
             trial.insert(store, name, trial.size(100))
+
+
+def _put_kept(trial: Trial, store: Store) -> None:
+    """Put one of some backups in place, and perhaps write to it."""
+    trial.restore(store, trial.rng.choice(store.kept))
+    if trial.rng.random() < 0.7:
+        trial.write(store, most=SOME)
 
 
 def _maybe_move(trial: Trial, store: Store) -> None:
@@ -339,15 +294,13 @@ DATA_FAULTS = (
     DataFault("copied in place", 3, partial(copy, same_inode=True), quiet=True),
     DataFault("moved away and back", 3, move_away),
     DataFault("journal mode switched", 3, switch_mode, quiet=True),
+    DataFault("rows with old times", 4, import_old),
+    DataFault("rows without a time", 2, write_untimed),
     DataFault("new file", 6, new_file),
     DataFault("new file, pruned unread", 3, new_file_pruned),
-    DataFault("old file comes back", 4, old_file_returns),
-    DataFault("backup restored", 7, restore_near),
-    DataFault("the same, in place", 5, partial(restore_near, same_inode=True), True),
-    DataFault("backup from far back", 6, restore_far),
-    DataFault("backup from rounds before", 6, restore_kept),
-    DataFault("backup of an empty table", 3, restore_empty),
-    DataFault("older, then newer backup", 5, restore_twice),
+    DataFault("backup restored", 8, restore),
+    DataFault("the same, in place", 6, partial(restore, same_inode=True), True),
+    DataFault("copies in any order", 16, swap_copies),
     DataFault("table recreated", 6, recreate),
-    DataFault("facts changed, deleted", 5, change_facts),
+    DataFault("facts changed, deleted", 4, change_facts),
 )

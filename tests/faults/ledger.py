@@ -3,55 +3,76 @@
 A row is *fresh* until the exporter may have read it, then *exposed* until a page shows
 all rows. A fresh row that is pruned is missed for certain; an exposed one may have been
 counted or missed, but not both and not neither.
+
+A *swap* puts another table in this one's place, all of whose rows were there before.
+The rule: none of them counts again, and the mark becomes the newest time of all. Rows
+above the mark count once. *Left over* are rows whose time is not above it, which may be
+passed over, and rows without a time, which may also count once more at each swap.
 """
 
 from collections.abc import Callable, Iterable
 from math import isclose
 from typing import NamedTuple
 
-from tests.faults.rows import MISSED, Key, Tally, rows_in
+from tests.faults.rows import MISSED, PASSED_OVER, Key, Tally, rows_in
 
 MOST_LINES = 6
 
 
 class Row(NamedTuple):
-    """A committed row; ``number`` counts all rows ever committed to the table."""
+    """A committed row; its time in seconds, None without one."""
 
-    number: int
+    time: int | None
     id: int
     key: Key
     value: float
 
 
 class Difference(NamedTuple):
-    """Rows that the page has too few and too many, and which they are."""
+    """Rows that the page has too few and too many, and which they are.
+
+    ``left_over`` rows were lost or doubled where the promise does not reach.
+    """
 
     lost: int
     doubled: int
     text: str
+    left_over: int = 0
 
 
 class Ledger:
     """The rows of one table since the last page that showed everything.
 
     Where ids may go to rows that are never written, a row that is pruned unread is not
-    missed but passed over: it leaves an id that only the backlog counts.
+    missed: it leaves an id that only the backlog counts.
     """
 
     def __init__(self, *, burns_ids: bool = False) -> None:
         self.burns_ids = burns_ids
-        self.passed_over = 0
-        self.confirmed: Tally = {}
+        self.newest = self.mark = -1
+        self._untimed: list[Row] = []
+        self.begin_anew({})
+
+    def begin_anew(self, page: Tally) -> None:
+        """Take what a page shows for right; all rows until then are no matter."""
+        self.confirmed = dict(page)
+        self.is_read = False  # the exporter may read at this moment
+        self.is_swapped = False
         self.fresh: list[Row] = []
         self.exposed: list[Row] = []
         self.doubtful: list[Row] = []
-        self.missed = 0
-        self.unseen = 0  # pruned in a file that nobody has seen: missed, or unknown
-        self.is_read = False  # the exporter may read at this moment
+        self._gone: list[Row] = []  # with a table that was perhaps read before it went
+        self._again: list[Row] = []
+        self._missing = 0  # ids without a row; after a swap, at most so many are missed
+        self._swapped_ids = 0
 
     def commit(self, rows: list[Row]) -> None:
-        """Add committed rows."""
+        """Add committed rows, all of the same time."""
         (self.exposed if self.is_read else self.fresh).extend(rows)
+        if rows and rows[0].time is None:
+            self._untimed += rows
+        elif rows:
+            self.newest = max(self.newest, rows[0].time or 0)
 
     def expose(self) -> None:
         """Note that the exporter may be reading from now on."""
@@ -69,56 +90,54 @@ class Ledger:
 
     def pass_over(self, ids: int) -> None:
         """Note ids without a row that can be read."""
-        if self.burns_ids:
-            self.passed_over += ids
-        else:
-            self.missed += ids
+        self._missing += ids
 
-    def prune_unseen(self, is_gone: Callable[[Row], bool]) -> int:
-        """Note that rows were deleted from a table that nobody has seen before."""
-        missed, fresh = self.missed, len(self.fresh)
-        self.prune(is_gone)
-        gone, self.missed = fresh - len(self.fresh), missed
-        if not self.burns_ids:
-            self.unseen += gone
-        return gone
-
-    def forget(self, after: int) -> int:
-        """Note that rows with a larger number are gone without a trace in the file."""
-        assert not any(row.number > after for row in self.exposed), "settle first"
-        kept = [row for row in self.fresh if row.number <= after]
-        gone, self.fresh = len(self.fresh) - len(kept), kept
-        return gone
+    def swap(self, ids: int) -> int:
+        """Note a table in which so many ids were given out; return the rows unread."""
+        unread, self.fresh = len(self.fresh), []
+        self._missing += ids + len(self.doubtful)
+        self._swapped_ids += ids
+        self._gone += self.exposed + self.doubtful
+        self._again += self._untimed
+        self.exposed, self.doubtful = [], []
+        self.is_swapped, self.mark = True, self.newest
+        return unread
 
     def settle(self, page: Tally) -> Difference:
         """Compare with a page that shows all rows, and start again from it."""
-        low = _tally(self.exposed + self.fresh, self.confirmed)
-        low[MISSED] = low.get(MISSED, 0) + self.missed
-        difference = self._compare(page, low, self._high(low), 0)
+        rows = self.fresh + self.exposed
+        low = _tally(filter(self._is_sure, rows), self.confirmed)
+        if not (self.is_swapped or self.burns_ids):
+            low[MISSED] = low.get(MISSED, 0) + self._missing
+        found = self._compare(page, low, 0)
+        least = _tally(rows, self.confirmed)
+        most = _tally(self.doubtful + self._gone, least)
+        odd = sum(
+            max(0, least.get(key, 0) - page.get(key, 0), page.get(key, 0) - number)
+            for key, number in most.items()
+            if key[0] != "sum" and key not in (MISSED, PASSED_OVER)
+        )
         self.begin_anew(page)
-        return difference
-
-    def begin_anew(self, page: Tally) -> None:
-        """Take what a page shows for right; all rows until then are no matter."""
-        self.confirmed, self.is_read = dict(page), False
-        self.fresh, self.exposed, self.doubtful = [], [], []
-        self.missed = self.unseen = self.passed_over = 0
+        left_over = max(0, int(odd) - found.lost - found.doubled)
+        return found._replace(left_over=left_over)
 
     def check(self, page: Tally, backlog: float | None) -> Difference:
         """Compare with a page that may show a part; no backlog: no matter how many."""
-        committed = _tally(self.exposed + self.fresh, self.confirmed)
-        committed[MISSED] = committed.get(MISSED, 0) + self.missed
-        return self._compare(page, self.confirmed, self._high(committed), backlog)
+        return self._compare(page, self.confirmed, backlog)
 
-    def _high(self, committed: Tally) -> Tally:
-        high = _tally(self.doubtful, committed)
+    def _is_sure(self, row: Row) -> bool:
+        return not self.is_swapped if row.time is None else row.time > self.mark
+
+    def _compare(self, page: Tally, low: Tally, backlog: float | None) -> Difference:
+        rows = self.fresh + self.exposed + self.doubtful + self._gone
+        old = sum(row.time is not None and row.time <= self.mark for row in rows)
+        high = _tally(rows + self._again, self.confirmed)
+        all_rows = rows_in(high) - len(self.doubtful)
+        high[PASSED_OVER] = high.get(PASSED_OVER, 0) + old + self._swapped_ids
         if not self.burns_ids:
-            high[MISSED] = high.get(MISSED, 0) + len(self.doubtful) + self.unseen
-        return high
-
-    def _compare(
-        self, page: Tally, low: Tally, high: Tally, backlog: float | None
-    ) -> Difference:
+            all_rows += self._missing + len(self.doubtful)
+            missing = self._missing + len(self.doubtful)
+            high[MISSED] = high.get(MISSED, 0) + missing
         lost = doubled = 0
         lines = []
         for key in sorted({*page, *low, *high}):
@@ -127,15 +146,12 @@ class Ledger:
                 lines.append(f"{key}: {found}, not {least} to {most}")
                 lost += int(max(0, least - found)) if key[0] != "sum" else 0
                 doubled += int(max(0, found - most)) if key[0] != "sum" else 0
-        if backlog is not None:
-            rows = rows_in(high) - len(self.doubtful)
-            surplus = rows_in(page) + int(backlog) - rows
-            ids = len(self.doubtful) + self.passed_over if self.burns_ids else 0
-            if -self.unseen <= surplus <= ids:
-                surplus = 0
-            if surplus:
-                lines.append(f"{surplus:+d} of {rows} rows, backlog {backlog}")
-            lost, doubled = max(lost, -surplus), max(doubled, surplus)
+        if backlog is not None and not self.is_swapped:
+            surplus = rows_in(page) + int(backlog) - all_rows
+            ids = len(self.doubtful) + self._missing if self.burns_ids else 0
+            if not 0 <= surplus <= ids:
+                lines.append(f"{surplus:+d} of {all_rows} rows, backlog {backlog}")
+                lost, doubled = max(lost, -surplus), max(doubled, surplus)
         if lines and not (lost or doubled):
             lost = 1  # a sum alone: a value that is not its row's
         return Difference(lost, doubled, "; ".join(lines[-MOST_LINES:]))

@@ -12,19 +12,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exporter.collectors.audit import OPERATIONS
-from exporter.collectors.cache import RESPONSE_BUCKETS
-from exporter.collectors.facts import CONFIDENCE_BUCKETS
-from exporter.collectors.queries import QUERY_TYPES
+from exporter.collectors import cache, facts, queries
 
 Key = tuple[str, ...]
 Tally = dict[Key, float]
 Samples = Mapping[str, Mapping[tuple[str, ...], float]]
 
+RESPONSE_BUCKETS, CONFIDENCE_BUCKETS = cache.BUCKETS, facts.BUCKETS
+QUERY_TYPES = queries.QUERY_TYPES
+OPERATIONS = ("add_fact", "delete_fact", "update_fact")
 QUERY_BUCKETS = (0.01, 0.1, 1.0, 5.0)
 LABEL_LIMIT = 12
 ODD_SHARE = 0.02
 MISSED: Key = ("missed",)
+PASSED_OVER: Key = ("rejected", "before_replacement")
 NO_BUCKET = "none"
 _ODD_VALUES = ((None, "not_a_number"), (None, "negative"), (None, "infinite"))
 _ODD_FLAGS = (("yes", "not_a_boolean"),)

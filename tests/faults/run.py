@@ -13,7 +13,7 @@ from tests.faults.process_faults import PROCESS_FAULTS, ProcessFault
 from tests.faults.trial import Trial, Unsettled
 
 FAILURES = ("lost", "doubled", "fell", "misread", "crashed", "harmed")
-COLUMNS = ("tried", "written", "thrown", "observed", *FAILURES)
+COLUMNS = ("tried", "written", "thrown", "observed", "left over", *FAILURES)
 STORY_ROUNDS = 3
 MOST_TROUBLE = 20  # rounds that are told in full
 PROGRESS_ROUNDS = 50
@@ -69,6 +69,10 @@ class Run:
         numbers = [self.total[name] for name in COLUMNS]
         lines += ["", _line("all rounds", numbers)]
         slowest = max(store.slowest_seconds for store in self.trial.stores)
+        lines.append(
+            "left over: rows lost or doubled of the very second of a swap, with times"
+            " before it, or without a time; thrown: with a file that nobody had read"
+        )
         lines.append(f"slowest statement of the writer: {slowest:.2f} s")
         tally = self.trial.tally
         lines.append(
@@ -83,6 +87,7 @@ class Run:
     def _round(self, number: int) -> None:
         trial = self.trial
         data, process = self._choose()
+        trial.clock.tick()
         trial.story = [f"round {number}: {data.name}; {process.name}"]
         self._stories = [*self._stories[1 - STORY_ROUNDS :], trial.story]
         before = self._numbers()

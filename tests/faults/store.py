@@ -1,7 +1,7 @@
 """HAK/GAL's side of the fault test: one database, its writer and what befalls it.
 
 Timestamps look as SQLite writes them but come from a clock of the test's own that
-stands still unless told, so that a seed gives the same rows and most share a second.
+stands still unless told, so that a seed gives the same rows and many share a second.
 """
 
 import os
@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.faults.ledger import Ledger, Row
-from tests.faults.rows import Key, Spec
+from tests.faults.rows import Drawn, Spec
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
 FOLD_SECONDS = 2.0
@@ -26,31 +26,27 @@ FOLD_SECONDS = 2.0
 class Clock:
     """The time that rows are written at."""
 
-    seconds: int = 1_767_225_600
+    seconds: int = 1_577_836_800  # in the past, and it stays there
 
     def tick(self, seconds: int = 1) -> None:
         self.seconds += seconds
 
-    def __str__(self) -> str:
-        return f"{datetime.fromtimestamp(self.seconds, UTC):%Y-%m-%d %H:%M:%S}"
-
 
 @dataclass
 class TableModel:
-    """What the writer knows of a table: last id given out, rows ever committed."""
+    """What the writer knows of a table; ``last`` is the last id given out."""
 
     spec: Spec
     ledger: Ledger
     last: int = 0
-    number: int = 0
 
 
 @dataclass(frozen=True)
 class Backup:
-    """A copy of the database, and each table's last id and number of rows then."""
+    """A copy of the database, all of it read, and each table's last id then."""
 
     path: Path
-    last: dict[str, tuple[int, int]]
+    last: dict[str, int]
 
 
 class Store:
@@ -76,7 +72,7 @@ class Store:
         self.slowest_seconds = 0.0
         self.written = 0
         self.discarded = 0
-        self.kept: Backup | None = None  # made some rounds ago
+        self.kept: list[Backup] = []  # made some rounds ago
         self._schema = schema
         self._db: sqlite3.Connection | None = None
         self._copies = 0
@@ -119,27 +115,39 @@ class Store:
         if left:
             self.harm.append(f"left beside {self.path.name}: {left}")
 
-    def insert(self, name: str, count: int, *, commits: bool = True) -> None:
-        """Write rows in one transaction, perhaps to roll it back."""
-        table, at = self.tables[name], str(self.clock)
+    def insert(
+        self, name: str, count: int, *, commits: bool = True, age: int | None = 0
+    ) -> None:
+        """Write rows in one transaction, perhaps to roll it back.
+
+        ``age`` is how many seconds old they are, None if they have no time.
+        """
+        table = self.tables[name]
+        moment = None if age is None else self.clock.seconds - age
         drawn = [table.spec.draw(self.rng) for _ in range(count)]
         with self.unharmed("insert"):
             self.db.execute("BEGIN IMMEDIATE")
-            rows = ((at, *row.columns) for row in drawn)
+            rows = ((write_time(moment), *row.columns) for row in drawn)
             self.db.executemany(table.spec.insert, rows)
             self.db.execute("COMMIT" if commits else "ROLLBACK")
             if commits:
-                self._commit(table, [(row.key, row.value) for row in drawn])
+                ids = range(table.last + 1, table.last + count + 1)
+                self.commit(table, moment, dict(zip(ids, drawn, strict=True)))
 
-    def prune(self, name: str, upto: int, *, unseen: bool = False) -> None:
-        """Delete the oldest rows; ``unseen`` in a table that nobody has seen yet."""
+    def commit(
+        self, table: TableModel, moment: int | None, rows: dict[int, Drawn]
+    ) -> None:
+        """Enter rows that were committed, by id, in the ledger."""
+        table.last = max(table.last, *rows) if rows else table.last
+        self.written += len(rows)
+        added = [Row(moment, n, row.key, row.value) for n, row in rows.items()]
+        table.ledger.commit(added)
+
+    def prune(self, name: str, upto: int) -> None:
+        """Delete the oldest rows."""
         with self.unharmed("prune"):
             self.db.execute(f"DELETE FROM {name} WHERE id <= ?", (upto,))
-            ledger = self.tables[name].ledger
-            if unseen:
-                self.discarded += ledger.prune_unseen(lambda row: row.id <= upto)
-            else:
-                ledger.prune(lambda row: row.id <= upto)
+            self.tables[name].ledger.prune(lambda row: row.id <= upto)
 
     def clear(self, name: str) -> None:
         """Delete all rows, as SQLite does it best: without a look at any."""
@@ -171,15 +179,13 @@ class Store:
         with self.unharmed("recreate"):
             self.db.execute(f"DROP TABLE {name}")
             self.db.executescript(self._schema)
-            self._forget(name, 0, 0)
-        self.kept = None
+            self.swap(name, 0)
 
     def replace(self, *, renamed: bool) -> None:
         """Put a new database in the file's place, at once or step by step."""
         self.close()
         for name in self.tables:
-            self._forget(name, 0, 0)
-        self.kept = None
+            self.swap(name, 0)
         if renamed:
             new = self._copy_name()
             with closing(_connect(new, self.mode)) as db:
@@ -211,19 +217,20 @@ class Store:
 
     def backup(self) -> Backup:
         """Return a copy of the database to be restored later."""
-        copy = self.copy()
-        last = {n: (t.last, t.number) for n, t in self.tables.items()}
-        return Backup(copy, last)
+        return Backup(self.copy(), {n: t.last for n, t in self.tables.items()})
 
     def restore(self, backup: Backup, *, same_inode: bool = False) -> None:
-        """Put a backup in the file's place; its rows were read long ago."""
+        """Put a backup in the file's place."""
         copy = self._copy_name()
         shutil.copyfile(backup.path, copy)
         self.put(copy, same_inode=same_inode)
-        for name, (last, number) in backup.last.items():
-            self._forget(name, last, number)
-            if self.kept and self.kept.last[name][1] > number:
-                self.kept = None  # what it holds has not been written any more
+        for name, last in backup.last.items():
+            self.swap(name, last)
+
+    def swap(self, name: str, last: int) -> None:
+        """Note another table in one's place, with its last id."""
+        self.tables[name].last = last
+        self.discarded += self.tables[name].ledger.swap(last)
 
     @contextmanager
     def unharmed(self, what: str) -> Iterator[None]:
@@ -237,27 +244,21 @@ class Store:
                 self._db.rollback()
         self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)
 
-    def _commit(self, table: TableModel, rows: list[tuple[Key, float]]) -> None:
-        added = [
-            Row(table.number + n, table.last + n, key, value)
-            for n, (key, value) in enumerate(rows, 1)
-        ]
-        table.number += len(added)
-        table.last += len(added)
-        self.written += len(added)
-        table.ledger.commit(added)
-
-    def _forget(self, name: str, last: int, number: int) -> None:
-        table = self.tables[name]
-        table.last = last
-        self.discarded += table.ledger.forget(number if last else 0)
-
     def _copy_name(self) -> Path:
         self._copies += 1
         return self.path.with_name(f"{self.path.stem}-copy-{self._copies}.db")
 
     def _side(self, suffix: str) -> Path:
         return self.path.with_name(self.path.name + suffix)
+
+
+def write_time(moment: int | None) -> str | None:
+    """Return a time as SQLite writes it."""
+    return (
+        None
+        if moment is None
+        else f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S}"
+    )
 
 
 def _connect(path: Path, mode: str | None = None) -> sqlite3.Connection:

@@ -7,13 +7,24 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from exporter.count import INLINE_IDS
+from exporter.counting.row_count import INLINE_ROWS
 from exporter.schema import KNOWLEDGE_BASE, PERFORMANCE
-from tests.faults.rows import AUDIT, CACHE, FACTS, QUERIES, is_told, read_tally, rows_in
-from tests.faults.store import Backup, Clock, Store, TableModel
+from tests.faults.rows import (
+    AUDIT,
+    CACHE,
+    FACTS,
+    PASSED_OVER,
+    QUERIES,
+    Tally,
+    is_told,
+    read_tally,
+    rows_in,
+)
+from tests.faults.store import Backup, Clock, Store, TableModel, write_time
 from tests.faults.target import Asking, Page, Scraping, Target
 
 MOST_ROWS = 20_000
+MOST_KEPT = 4  # backups of each database
 SETTLE_SECONDS = 20.0
 TIMEOUTS = (None, 10.0, 1.0, 0.1, 0.02)
 
@@ -42,6 +53,8 @@ class Trial:
         self.trouble: list[str] = []
         self.story: list[str] = []
         self._added_before = 0  # facts, when counting began anew
+        self._resets: dict[str, float] = {}  # of each table, when last settled
+        self.may_misread = False  # damage may look like another table
         # All counters as the pages showed them that were there by then, oldest first.
         self._seen: list[tuple[float, dict[tuple[str, ...], float]]] = [(0.0, {})]
 
@@ -63,24 +76,38 @@ class Trial:
                 if self.rng.random() < 0.6:
                     self.insert(store, name, self.size(most))
 
-    def insert(self, store: Store, name: str, count: int) -> None:
-        self.tell(f"insert {count} into {name}, from {store.tables[name].last + 1}")
-        store.insert(name, count)
-
-    def prune(
-        self, store: Store, name: str, upto: int, *, unseen: bool = False
+    def insert(
+        self, store: Store, name: str, count: int, *, age: int | None = 0
     ) -> None:
+        """Write rows that are so many seconds old, or have no time."""
+        at = write_time(None if age is None else self.clock.seconds - age)
+        first = store.tables[name].last + 1
+        self.tell(f"insert {count} into {name}, from {first}, at {at}")
+        store.insert(name, count, age=age)
+
+    def prune(self, store: Store, name: str, upto: int) -> None:
         self.tell(f"prune {name} up to {upto}")
-        store.prune(name, upto, unseen=unseen)
+        store.prune(name, upto)
 
     def restore(
         self, store: Store, backup: Backup, *, same_inode: bool = False
     ) -> None:
-        """Put a backup in place; facts may be changed, so that only time tells."""
-        if store is self.knowledge_base:
-            self.clock.tick()
+        """Put a backup in place."""
+        self.maybe_tick()
         self.tell(f"restore {backup.last}")
         store.restore(backup, same_inode=same_inode)
+
+    def keep(self, store: Store) -> None:
+        """Keep a backup for later rounds, perhaps in the place of another."""
+        self.rng.shuffle(store.kept)
+        for old in store.kept[MOST_KEPT - 1 :]:
+            old.path.unlink()
+        store.kept[MOST_KEPT - 1 :] = [store.backup()]
+
+    def maybe_tick(self) -> None:
+        """Let it be another second, before a swap, unless it is the very same."""
+        if self.rng.random() < 0.8:
+            self.clock.tick()
 
     def tell(self, what: str) -> None:
         """Note what is done, for the case that it goes wrong."""
@@ -172,13 +199,29 @@ class Trial:
     def forget_pages(self) -> None:
         """Let counters fall once; what they have to be, the ledgers say."""
         self._seen = [(0.0, {})]
+        self._resets.clear()
 
-    def begin_anew(self, page: Page) -> None:
-        """Take a page's counters for the first that were ever seen."""
+    def begin_anew(self) -> Page:
+        """Start it, and take the first page that is whole for right, as at first."""
+        self.target.start()
+        self.target.wait_until_up()
+        while not (page := self.target.scrape(Asking())) or not self.is_whole(page):
+            self.target.check()
+        for table in self.tables():
+            table.ledger.begin_anew(read_tally(table.spec, page.samples))
+            table.ledger.mark = -1
         self._seen = [(page.ended, page.counters)]
+        self._resets.clear()
         added = page.gauge("hakgal_facts_added_total") or 0
         ledger = self.knowledge_base.tables[FACTS.name].ledger
-        self._added_before = int(added) - rows_in(ledger.confirmed)
+        self._added_before = int(added) - facts_in(ledger.confirmed)
+        return page
+
+    def start_over(self) -> None:
+        """Start it without its state file, as at first."""
+        self.end(signal.SIGKILL)
+        self.target.state.unlink()
+        self.begin_anew()
 
     def _seen_at(self, moment: float) -> dict[tuple[str, ...], float]:
         """Return the counters as pages had shown them by a moment."""
@@ -214,6 +257,7 @@ class Trial:
             if page.succeeded(table.spec.collector) and is_told(
                 table.spec, page.samples
             ):
+                self._check_resets(page, table)
                 backlog = self._backlog(page, table) if is_quiet else None
                 tally = read_tally(table.spec, page.samples)
                 text = table.ledger.check(tally, backlog).text
@@ -227,21 +271,34 @@ class Trial:
             tally = read_tally(table.spec, page.samples)
             before = rows_in(table.ledger.confirmed)
             self.tally["observed"] += rows_in(tally) - before
+            self._resets[table.spec.name] = resets(page, table)
             difference = table.ledger.settle(tally)
             text = f"{table.spec.name}, at last: {difference.text}"
             self._note("lost", difference.lost, text)
             self._note("doubled", difference.doubled, text)
+            self.tally["left over"] += difference.left_over
         self._check_facts(page)
+
+    def _check_resets(self, page: Page, table: TableModel) -> None:
+        """Counting begins anew only where a table has come in another's place."""
+        name, found = table.spec.name, resets(page, table)
+        if not table.ledger.is_swapped and found > self._resets.get(name, found):
+            if self.may_misread:
+                table.ledger.swap(table.last)
+            else:
+                self._note("misread", 1, f"{name}: a reset for nothing")
 
     def _check_facts(self, page: Page) -> None:
         facts = self.knowledge_base.tables[FACTS.name]
         if not self.knowledge_base.is_open:
             return
         held = self.knowledge_base.value("SELECT COUNT(*) FROM facts")
-        ever = rows_in(facts.ledger.confirmed) + self._added_before
+        if page.gauge("hakgal_facts") != held:  # read on since: a scrape late
+            page = self.target.scrape(Asking()) or page
+        ever = facts_in(facts.ledger.confirmed) + self._added_before
         for name, right in (("hakgal_facts", held), ("hakgal_facts_added_total", ever)):
             found = page.gauge(name)
-            if found != right and facts.last <= INLINE_IDS:
+            if found != right and held <= INLINE_ROWS:
                 self._note("misread", 1, f"{name}: {found}, not {right}")
 
     def _note(self, what: str, count: int, text: str) -> None:
@@ -259,3 +316,14 @@ class Trial:
 
     def _backlogs(self, page: Page) -> Iterable[float | None]:
         return [self._backlog(page, table) for table in self.tables()]
+
+
+def facts_in(tally: Tally) -> int:
+    """Return how many facts were seen added."""
+    return rows_in(tally) - int(tally.get(PASSED_OVER, 0))
+
+
+def resets(page: Page, table: TableModel) -> float:
+    """Return how often counting has begun anew in a table."""
+    found = page.samples["hakgal_exporter_resets_total"]
+    return sum(number for labels, number in found.items() if table.spec.name in labels)

@@ -49,7 +49,8 @@ __attribute__((constructor)) static void map_control(void)
 
 static uint32_t kind_of_path(const char *path)
 {
-    if (path && strstr(path, "/state"))
+    const char *state = path ? strstr(path, "/state") : NULL;
+    if (state && (!state[6] || state[6] == '/')) /* the folder, or what is in it */
         return STATE;
     return path && strstr(path, ".db") ? DATABASE : 0;
 }

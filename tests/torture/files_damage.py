@@ -113,6 +113,7 @@ def _play_damage(
     trial, rng = scene.trial, scene.rng
     store = rng.choice(trial.stores)
     store.mode = "wal" if crashed else rng.choice(("wal", "delete"))
+    trial.may_misread = True
     if rng.random() < 0.5:
         trial.settle()
     for name in store.tables:
@@ -125,6 +126,7 @@ def _play_damage(
     put_files(store.path, good)
     if rng.random() < 0.5:
         trial.settle()
+    trial.clock.tick()
     trial.write(most=MOST_ROWS)
 
 
@@ -221,8 +223,8 @@ REPLACEMENTS = (
     data_faults.copy,
     data_faults.vacuum_into,
     data_faults.new_file,
-    data_faults.old_file_returns,
-    data_faults.restore_near,
+    data_faults.restore,
+    data_faults.swap_copies,
     data_faults.switch_mode,
 )
 

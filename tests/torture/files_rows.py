@@ -6,23 +6,22 @@ from dataclasses import replace
 from functools import partial
 from random import Random
 
-from exporter.collectors.audit import OPERATIONS
-from exporter.collectors.cache import RESPONSE_BUCKETS
-from exporter.collectors.facts import CONFIDENCE_BUCKETS
-from exporter.collectors.queries import QUERY_TYPES
-from tests.faults.ledger import Row
 from tests.faults.rows import (
     AUDIT,
     CACHE,
+    CONFIDENCE_BUCKETS,
     FACTS,
+    OPERATIONS,
     QUERIES,
     QUERY_BUCKETS,
+    QUERY_TYPES,
+    RESPONSE_BUCKETS,
     Drawn,
     Key,
     Spec,
     place_of,
 )
-from tests.faults.store import Store
+from tests.faults.store import Store, write_time
 from tests.torture.files_scene import Scene
 from tests.torture.report import Effort, Fault, Found
 
@@ -139,20 +138,17 @@ def _query(is_text: bool, rng: Random) -> Drawn:
     value, label, flag = rng.choice(WILD), rng.choice(LABELS), rng.choice(WILD)
     known = label if label in QUERY_TYPES else "*"
     outcome = "success" if flag else "failure"
-    key = _flag_reason(flag, is_text) or _place(
-        value, is_text, str(known), outcome, QUERY_BUCKETS
-    )
-    return _row((value, label, flag), key, value)
+    key = _place(value, is_text, str(known), outcome, QUERY_BUCKETS)
+    return _row((value, label, flag), _flag_reason(key, flag, is_text), value)
 
 
 def _lookup(is_text: bool, rng: Random) -> Drawn:
     value, flag, name = rng.choice(WILD), rng.choice(WILD), rng.choice(LABELS)
     result = "hit" if flag else "miss"
-    key = _flag_reason(flag, is_text)
-    if not key and value is None:
-        key = ("counted", "", result, "none")
-    key = key or _place(value, is_text, "", result, RESPONSE_BUCKETS)
-    return _row((flag, name, value), key, value)
+    key: Key = ("counted", "", result, "none")
+    if value is not None:
+        key = _place(value, is_text, "", result, RESPONSE_BUCKETS)
+    return _row((flag, name, value), _flag_reason(key, flag, is_text), value)
 
 
 def _fact(is_text: bool, rng: Random) -> Drawn:
@@ -180,11 +176,14 @@ def _row(columns: tuple[object, ...], key: Key, value: object) -> Drawn:
     return Drawn(columns, key, value if is_counted else 0.0)  # type: ignore[arg-type]
 
 
-def _flag_reason(flag: object, is_text: bool) -> Key | None:
+def _flag_reason(key: Key, flag: object, is_text: bool) -> Key:
+    """Return what becomes of a row whose value says this."""
+    if key[0] == "rejected":
+        return key
     if flag is None:
         return "rejected", "null"
     is_number = isinstance(flag, int | float) and not is_text
-    return None if is_number else ("rejected", "not_a_boolean")
+    return key if is_number else ("rejected", "not_a_boolean")
 
 
 def _place(
@@ -195,10 +194,10 @@ def _place(
         return "rejected", "null"
     if is_text or not isinstance(value, int | float):
         return "rejected", "not_a_number"
-    if math.isinf(value):
-        return "rejected", "infinite"
     if value < 0:
         return "rejected", "negative"
+    if math.isinf(value):
+        return "rejected", "infinite"
     return place_of(label, outcome, buckets, value)
 
 
@@ -225,7 +224,8 @@ def _insert_by_hand(scene: Scene, store: Store, name: str, ids: list[int]) -> No
     statement = statement.replace("(?,", "(?, ?,")
     with store.unharmed("insert by hand"):
         rows = (
-            (n, str(store.clock), *d.columns) for n, d in zip(ids, drawn, strict=True)
+            (n, write_time(store.clock.seconds), *d.columns)
+            for n, d in zip(ids, drawn, strict=True)
         )
         store.db.execute("BEGIN IMMEDIATE")
         store.db.executemany(statement, rows)
@@ -233,19 +233,14 @@ def _insert_by_hand(scene: Scene, store: Store, name: str, ids: list[int]) -> No
     newest = max(ids)
     if newest > table.last:
         above = {n: d for n, d in zip(ids, drawn, strict=True) if n > table.last}
-        rows_above = [
-            Row(table.number + k, n, above[n].key, above[n].value)
-            for k, n in enumerate(sorted(above), 1)
-        ]
-        _miss(store, name, newest - table.last - len(above))
-        table.number += len(above)
-        table.ledger.commit(rows_above)
-        table.last = newest
+        table.ledger.pass_over(newest - table.last - len(above))
+        store.commit(table, store.clock.seconds, above)
 
 
-def _miss(store: Store, name: str, ids: int) -> None:
-    """Expect ids that were passed by hand as missed, but in facts."""
-    store.tables[name].ledger.pass_over(ids)
+def _has_last(store: Store, name: str) -> bool:
+    """Say whether the last id given out has a row."""
+    last = store.tables[name].last
+    return bool(store.value(f"SELECT COUNT(*) FROM {name} WHERE id = {last}"))
 
 
 def leave_gap(scene: Scene, store: Store, name: str) -> None:
@@ -268,16 +263,15 @@ def insert_below_one(scene: Scene, store: Store, name: str) -> None:
 
 def edit_sequence(scene: Scene, store: Store, name: str) -> None:
     """What SQLite takes for 0, or for less than the largest id, changes nothing."""
-    if not store.value(
-        f"SELECT COUNT(*) FROM {name} WHERE id = {store.tables[name].last}"
-    ):
+    if not _has_last(store, name):
         return
     value = scene.rng.choice(("'text'", "NULL", "x'ff'", "-5", "0", "'12'", "1.5"))
     store.run(f"UPDATE sqlite_sequence SET seq = {value} WHERE name = '{name}'")
 
 
 def forget_sequence(scene: Scene, store: Store, name: str) -> None:
-    store.run(f"DELETE FROM sqlite_sequence WHERE name = '{name}'")
+    if _has_last(store, name):  # or ids would be given out again
+        store.run(f"DELETE FROM sqlite_sequence WHERE name = '{name}'")
 
 
 def raise_sequence(scene: Scene, store: Store, name: str) -> None:
@@ -287,7 +281,7 @@ def raise_sequence(scene: Scene, store: Store, name: str) -> None:
     if not store.value(f"SELECT COUNT(*) FROM sqlite_sequence WHERE name = '{name}'"):
         return
     table.last += ids
-    _miss(store, name, ids)
+    table.ledger.pass_over(ids)
     store.run(f"UPDATE sqlite_sequence SET seq = {table.last} WHERE name = '{name}'")
 
 

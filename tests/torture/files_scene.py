@@ -12,60 +12,38 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 from tests.faults.store import SIDE_FILES, Store
 from tests.faults.target import Asking, Page
-from tests.faults.trial import Trial, Unsettled
+from tests.torture import process_scene
 from tests.torture.report import Effort, Found
 
 TIMEOUT_SECONDS = 2.0  # on a machine with more to do than it can
 GRACE_SECONDS = 0.5  # for this process, which has to read the page, on a busy machine
-LOST = ("lost", "fell", "misread")
-MOST_NOTES = 30
-COLLECTORS = {
-    "knowledge_base": ("facts", "audit"),
-    "performance": ("queries", "cache"),
-}
 
 Content = dict[str, bytes]
 
 
-class Scene:
+class Scene(process_scene.Scene):
     """One exporter and its databases, over all tries of a fault."""
 
     def __init__(self, effort: Effort) -> None:
-        self.rng = effort.rng
-        self.found = Found()
+        super().__init__(effort)
         # False where SQLite itself reads other rows than were written, so that nobody
         # could count right; what was counted wrong is then put there.
         self.is_readable = True
         self.misled: Counter[str] = Counter()
-        self.trial = Trial(effort.folder, effort.rng)
-        self.target = self.trial.target
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.target.kill()
-        for store in self.trial.stores:
-            store.close()
 
     @contextmanager
     def attempt(self, what: str) -> Iterator[None]:
         """Play one try, then compare all counters with all rows."""
-        trial, before = self.trial, self._numbers()
-        trial.story, self.is_readable = [what], True
-        trial.clock.tick()  # where rows cannot tell old from new, their time does
-        try:
+        if not self.is_readable:
+            self.trial.start_over()
+        self.is_readable = True
+        self.trial.clock.tick()  # it is no other table's second
+        with self.one_try(what):
             yield
-            trial.settle()
-        except Unsettled as error:
-            self.target.crashes.append(f"shows not everything: {error}")
-        self.found.tried += 1
-        self._note(what, self._numbers() - before)
-        trial.trouble.clear()
+            self.trial.settle()
 
     def look(
         self, *failing: str, timeout: float = TIMEOUT_SECONDS, strict: bool = True
@@ -95,33 +73,16 @@ class Scene:
         """Stop the exporter, and return what was found over all tries."""
         if self.target.is_up:
             self.trial.end(signal.SIGTERM)
-        for line in self.target.errors():
-            self.found.note("crashed", line)
+        self.note_process("at its end")
         return self.found
 
-    def _numbers(self) -> Counter[str]:
-        numbers = Counter({n: self.trial.tally[n] for n in (*LOST, "doubled")})
-        numbers["harmed"] = sum(len(store.harm) for store in self.trial.stores)
-        numbers["crashed"] = len(self.target.crashes)
-        return numbers
-
-    def _note(self, what: str, numbers: Counter[str]) -> None:
-        harm = [text for store in self.trial.stores for text in store.harm]
-        texts = {
-            "lost": self.trial.trouble,
-            "doubled": self.trial.trouble,
-            "harmed": harm[-numbers["harmed"] :],
-            "crashed": self.target.crashes[-numbers["crashed"] :],
-        }
-        counts = {name: numbers[name] for name in texts}
-        counts["lost"] = sum(numbers[name] for name in LOST)
+    def note_trial(self, what: str) -> None:
+        """Note what was lost or doubled, unless SQLite did not know better."""
         if not self.is_readable:
-            counts["lost"] = numbers["fell"]
-            self.misled += Counter(lost=numbers["lost"], doubled=counts.pop("doubled"))
             self.misled["tried"] += 1
-        for name, count in counts.items():
-            if count:
-                self.found.note(name, f"{what}: {'; '.join(texts[name])}", count)
+            for name in ("lost", "misread", "doubled"):
+                self.misled[name] += self.trial.tally.pop(name, 0)
+        super().note_trial(what)
 
 
 def failed(page: Page) -> set[str]:

@@ -28,7 +28,7 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset
 GROWTH_BYTES = 3 << 20
 # Connections that are just being closed, and the files of a read between scrapes.
 SPARE = 3
-STATE_BYTES = 64 << 10  # four tables: counts, and 8 KB each of four lives
+STATE_BYTES = 32 << 10  # four tables: counts, and fingerprints of some dozen rows
 IDLE = 100
 
 

@@ -55,13 +55,18 @@ class Scene:
             yield
         except Unsettled as error:
             self.target.crashes.append(f"shows not everything: {error}")
-        self._note_trial(what)
-        for store in trial.stores:
+        self.note_trial(what)
+        self.note_process(what, excused)
+
+    def note_process(self, what: str, excused: Iterable[str] = ()) -> None:
+        """Note what was harmed, and what the exporter suffered."""
+        for store in self.trial.stores:
             self._note_all("harmed", what, store.harm)
         self._note_all("crashed", what, self.target.crashes)
         self._note_all("crashed", what, self._new_errors(excused))
 
-    def _note_trial(self, what: str) -> None:
+    def note_trial(self, what: str) -> None:
+        """Note what was lost or doubled."""
         trial = self.trial
         text = "; ".join((what, *trial.trouble, *trial.story[1:]))
         for finding, names in _FINDINGS.items():
@@ -106,7 +111,8 @@ class Scene:
             if not page.succeeded(table.spec.collector):
                 continue
             shown = rows_in(read_tally(table.spec, page.samples))
-            durable = state.get(table.spec.name, {"passed": 0})["passed"]
+            saved = state.get(table.spec.name, {"rows": 0, "missed": 0})
+            durable = saved["rows"] + saved["missed"]
             if shown > durable:
                 text = f"{table.spec.name}: {shown} rows shown, {durable} durable"
                 self.found.note("doubled", f"{self.trial.story[0]}: {text}")

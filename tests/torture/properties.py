@@ -1,37 +1,30 @@
-"""Whatever befalls a table, in any order: the state machines of the tests, for long."""
+"""Whatever befalls a table, in any order: the histories of the tests, many of them."""
 
+import io
 import traceback
+from contextlib import redirect_stdout
 from functools import partial
 from unittest import mock
 
-from hypothesis import seed, settings
-from hypothesis.stateful import run_state_machine_as_test
-
-from tests.test_properties import MACHINES, SETTINGS, Machine
+from tests.counting import test_recognition
 from tests.torture.report import Effort, Fault, Found
 
-EXAMPLES = 700  # of up to 40 steps each
+HISTORIES = 1000  # of some 70 steps each
 
 
-def play(machine: type[Machine], effort: Effort) -> Found:
-    """Let a machine take steps by chance; what fails is made as short as can be."""
-    found = Found(tried=effort.times(EXAMPLES))
-    more = settings(SETTINGS, max_examples=found.tried, database=None)
-    begun = seed(effort.rng.getrandbits(32))(machine)
+def play(scene: test_recognition.Scene, effort: Effort) -> Found:
+    """Play histories of one kind; more than is left over is found."""
+    found = Found(tried=effort.times(HISTORIES))
+    number = mock.patch.object(test_recognition, "HISTORIES", found.tried)
     try:
-        # Nobody pulls the plug here, and disks are slow.
-        with mock.patch("os.fsync"):
-            run_state_machine_as_test(begun, settings=more)
-    except Exception:  # a difference from the model, whichever way
+        with number, redirect_stdout(io.StringIO()):
+            test_recognition.test_each_row_counts_once(scene)
+    except AssertionError:
         found.note("lost", traceback.format_exc())
     return found
 
 
-def _name(machine: type[Machine]) -> str:
-    spread = "a second apart" if machine.spread else "in one second"
-    return f"any order of faults, {machine.table.name}, {spread}"
-
-
 FAULTS = tuple(
-    Fault("properties", _name(machine), partial(play, machine)) for machine in MACHINES
+    Fault("properties", f"any order of faults: {scene.name}", partial(play, scene))
+    for scene in test_recognition.SCENES
 )

@@ -93,9 +93,6 @@ SABOTAGES = (
         'match request.path.replace("//", "/"):',
     ),
     Sabotage(
-        "nobody means", "scrape", "if found.had_time or not seen.error", "if True"
-    ),
-    Sabotage(
         "what is not TLS",
         "tls_stream",
         "            raise\n",

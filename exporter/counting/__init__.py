@@ -1,0 +1,4 @@
+"""Each row once: rows to counts, reading on, recognising a table, the state file.
+
+What reads a table raises sqlite3.Error: it is locked, damaged, or out of time.
+"""

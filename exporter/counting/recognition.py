@@ -1,0 +1,157 @@
+"""Recognise a table by its rows, so that no row of it counts twice.
+
+A path and an inode say little: VACUUM INTO and a rename give the same table in another
+file, ``cp`` gives other rows in the same file. So fingerprints of some rows are kept,
+at distances from the cursor that double. They are made of what is never updated: the
+time, and of a log what is counted.
+
+A contradiction is a row that is there and not as it was, one where there was none, or a
+largest id below the cursor. Then the mark becomes the newest time ever counted, and
+reading goes on behind the newest row that is not newer than the mark. From then on rows
+above the cursor are passed over if their own time is not above the mark. So rows that
+come back in any restored copy do not count again.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from sqlite3 import Connection
+from zlib import crc32
+
+from exporter.counting.fold import time_sql
+from exporter.counting.state import Counts, Fingerprint, State
+from exporter.counting.table import Table
+
+DAY_SECONDS = 86_400
+
+
+def high_water(db: Connection, table: Table) -> tuple[int, bool, float | None]:
+    """Return the largest id ever given out, if it is for good, and the newest time."""
+    # Cast as SQLite itself does when it gives out the next id.
+    given_out = "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE lower(name) ="
+    sequence = f"({given_out} '{table.source}')" if table.has_sequences else "NULL"
+    largest, last_event, last = db.execute(
+        f"SELECT MAX(rowid), {time_sql(table.time)}, {sequence} FROM {table.source}"
+    ).fetchone()
+    return max(largest or 0, last or 0), last is not None, last_event
+
+
+def recognise(
+    db: Connection, table: Table, state: State, highest: int, is_lasting: bool
+) -> State:
+    """Return the state with its cursor where this table is to be read on.
+
+    ``highest`` is the largest id ever given out, and ``is_lasting`` if for good.
+    """
+    new = State(Counts.zero(table), source=table.source, resets=state.resets)
+    if not state.source:
+        return new
+    found = _fingerprints(db, table, state.known)
+    same = {n: old for n, old in state.known.items() if _is_same(old, found.get(n))}
+    # Behind the newest row that was read there was none, and no id is given out again.
+    behind = f"SELECT 1 FROM {table.source} WHERE rowid > ? AND rowid <= ? LIMIT 1"
+    span = max(state.known, default=0), state.cursor
+    differs = len(same) < len(found) or table.source != state.source
+    differs = differs or db.execute(behind, span).fetchone() is not None
+    if not differs and highest >= state.cursor:
+        return state
+    newest = state.newest and min(state.newest, time.time() + DAY_SECONDS)
+    mark = latest(state.mark, newest)
+    state = replace(state, source=table.source, mark=mark, known=same)
+    if not differs and same and not is_lasting:
+        # The newest rows were deleted, and their ids will be given out again.
+        return remember(db, table, replace(state, cursor=highest), 0)
+    if not state.complete:
+        return new
+    state = replace(state, cursor=_last_not_newer(db, table, mark, highest))
+    # By its rows that are not read again, this table is known at the next replacement.
+    return remember(db, table, state, 0).reset("replaced")
+
+
+def remember(db: Connection, table: Table, state: State, start: int) -> State:
+    """Return the state with rows remembered of those read since ``start``."""
+    cursor = state.cursor
+    distances = [0, *(2**n for n in range((cursor - start).bit_length()))]
+    places = ", ".join(f"({cursor - distance})" for distance in distances)
+    nearest = f"SELECT MAX(rowid) FROM {table.source} WHERE rowid <= column1"
+    found = db.execute(f"SELECT ({nearest} AND rowid > {start}) FROM (VALUES {places})")
+    known = state.known | _fingerprints(db, table, {row for (row,) in found})
+    rows = sorted((row for row in known if row <= cursor), reverse=True)
+    # The oldest row of each distance, so that it grows old enough for the next one.
+    kept = {(cursor - row).bit_length(): row for row in rows}
+    return replace(state, known={n: known[n] for n in {*rows[:1], *kept.values()}})
+
+
+def newest_time(
+    db: Connection, table: Table, span: range, is_exact: bool
+) -> float | None:
+    """Return the newest time of the rows whose ids are in the span.
+
+    To read each time costs as much as to count the row. Unless ``is_exact``, only the
+    one that sorts last as text is read: another one where the table mixes formats.
+    """
+    if not table.time:
+        return None
+    source = f"FROM {table.source} WHERE rowid BETWEEN ? AND ?"
+    last = f"SELECT {time_sql('last')} FROM (SELECT MAX({table.time}) AS last {source})"
+    newest = f"SELECT MAX({time_sql(table.time)}) {source}"
+    for statement in (newest,) if is_exact else (last, newest):
+        (seconds,) = db.execute(statement, (span.start, span[-1])).fetchone()
+        if seconds is not None:
+            return float(seconds)
+    return None
+
+
+def latest(*times: float | None) -> float | None:
+    """Return the latest of some times, None if all are."""
+    return max((time for time in times if time is not None), default=None)
+
+
+def _last_not_newer(
+    db: Connection, table: Table, mark: float | None, highest: int
+) -> int:
+    """Return the newest row that is not above the mark, else the place before all rows.
+
+    Where no row has a time, return the largest id.
+    """
+    time = time_sql(table.time)
+    rows = f"SELECT rowid FROM {table.source}"
+    not_newer = f"{rows} WHERE {time} <= ? ORDER BY rowid DESC LIMIT 1"
+    if row := db.execute(not_newer, (mark,)).fetchone():
+        return int(row[0])
+    if not db.execute(f"{rows} WHERE {time} IS NOT NULL LIMIT 1").fetchone():
+        return highest
+    return int(db.execute(f"{rows} ORDER BY rowid LIMIT 1").fetchone()[0]) - 1
+
+
+def _fingerprints(
+    db: Connection, table: Table, rows: Iterable[int]
+) -> dict[int, Fingerprint]:
+    """Return fingerprints of those of the rows that are there, by id."""
+    columns = {column: column for column in table.counted} if table.is_log else {}
+    if table.time:
+        columns["time"] = time_sql(table.time)
+    wanted = list(rows)
+    found = db.execute(
+        f"SELECT {', '.join(('rowid', *columns.values()))} FROM {table.source}"
+        f" WHERE rowid IN ({', '.join('?' * len(wanted))})",
+        wanted,
+    )
+    return {
+        row: {n: _checksum(v) for n, v in zip(columns, values, strict=True)}
+        for row, *values in found
+    }
+
+
+def _checksum(value: object) -> int:
+    return 0 if value is None else crc32(repr(value).encode())
+
+
+def _is_same(old: Fingerprint, new: Fingerprint | None) -> bool:
+    """Say whether a row is there and as it was, in the columns that it had and has.
+
+    One that was NULL, such as a time that could not be read, is not compared.
+    """
+    if new is None:
+        return False
+    return all(new.get(name, value) == value for name, value in old.items() if value)

@@ -1,0 +1,80 @@
+"""Count the rows of a table that others delete from, without scanning it each scrape.
+
+A count is kept until the file changes, and what was read since is added. A large table
+is counted between scrapes, in short slices and a small share of the time.
+"""
+
+import time
+from sqlite3 import Connection
+from typing import NamedTuple
+
+from exporter.counting.state import Reading
+from exporter.database.file import DatabaseFile
+
+INLINE_ROWS = 100_000  # counted in the scrape, in about 3 ms
+SLICE_ROWS = 20_000  # of a larger table: about 2 ms
+REST = 4  # times the length of a slice, before the next one
+COUNT_AGAIN_SECONDS = 600.0  # so that the cost follows the time, not the writes
+
+
+class _Count(NamedTuple):
+    """Rows up to ``last``, less those that had been read when the count began.
+
+    ``done`` is the last row that was counted.
+    """
+
+    table: tuple[object, ...]
+    version: tuple[object, ...]
+    last: int
+    rows: int
+    done: int = -(2**63)
+
+
+class RowCount:
+    """The number of rows in one table; counting goes on while ``running``."""
+
+    def __init__(self) -> None:
+        self.running: _Count | None = None
+        self._known: _Count | None = None
+        self._next = 0.0
+
+    def measure(
+        self, db: Connection, file: DatabaseFile, reading: Reading
+    ) -> int | None:
+        """Return the number of rows, None if it is not known yet."""
+        state, source = reading.state, reading.table.source
+        # All that were read, those passed over too.
+        rows_read = state.cursor - state.missed if state else 0
+        table = source, *(state.resets if state else {}).values()
+        if self._known and self._known.table != table:
+            self._known, self.running, self._next = None, None, 0.0
+        if self._known and self._known.version == file.version:
+            return self._known.rows + rows_read
+        (largest,) = db.execute(f"SELECT MAX(rowid) FROM {source}").fetchone()
+        last, now = state.cursor if state else largest or 0, time.monotonic()
+        new = _Count(table, file.version, last, -rows_read)
+        rows = self._known.rows + rows_read if self._known else last
+        if rows <= INLINE_ROWS:
+            all_rows = f"SELECT COUNT(*) FROM {source}"
+            (later,) = db.execute(f"{all_rows} WHERE rowid > ?", (last,)).fetchone()
+            (rows,) = db.execute(all_rows).fetchone()
+            self._known = new._replace(rows=rows - later - rows_read)
+            self.running = None
+        elif not self.running and now >= self._next:
+            self.running, self._next = new, now + COUNT_AGAIN_SECONDS
+        return self._known.rows + rows_read if self._known else None
+
+    def count_slice(self, db: Connection, file: DatabaseFile) -> float:
+        """Count some rows more; return the seconds to rest before the next slice."""
+        started, running = time.monotonic(), self.running
+        if not running:
+            return 0.0
+        rows, done = db.execute(
+            f"SELECT COUNT(*), MAX(rowid) FROM (SELECT rowid FROM {running.table[0]}"
+            f" WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT {SLICE_ROWS})",
+            (running.done, running.last),
+        ).fetchone()
+        running = running._replace(rows=running.rows + rows, done=done or running.done)
+        self.running = running if rows == SLICE_ROWS else None
+        self._known = self._known if self.running else running
+        return REST * (time.monotonic() - started)

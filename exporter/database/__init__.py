@@ -1,0 +1,1 @@
+"""HAK/GAL's files: opening one without being in its way, and what is in it."""

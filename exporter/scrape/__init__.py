@@ -1,0 +1,139 @@
+"""One scrape: ask every part at once, make the checkpoint durable, then show.
+
+The order is the promise: rows are folded, the checkpoint that covers them is written
+and synced, and only then do the families show them. If it cannot be written, they go on
+to show what the last one covers.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import prometheus_client as client
+from prometheus_client.core import Metric
+
+from exporter.collectors import TABLE_COLLECTORS, exporter, storage
+from exporter.collectors.system import System
+from exporter.config import COLLECTORS, Config
+from exporter.counting.checkpoint import Checkpoint
+from exporter.counting.state import Reading, State
+from exporter.database.reader import Database
+from exporter.logs import Failures
+from exporter.scrape.reader import IDLE_SECONDS, UP, Found, Reader
+from exporter.scrape.worker import Outcome, Worker, isolate, wait
+
+# Shares of a scrape's time by which all must be read (a read that is interrupted needs
+# a moment to say so), answered, and saved; the rest is for the text.
+SHARES = 0.8, 0.85, 0.95
+
+
+class Exporter:
+    """Everything between the databases and the page."""
+
+    def __init__(self, config: Config, checkpoint: Checkpoint) -> None:
+        """Load the checkpoint and start the threads; reads no database.
+
+        Raises:
+            StateError: the checkpoint cannot be used.
+        """
+        tables = {name: one.table(config) for name, one in TABLE_COLLECTORS.items()}
+        off = {n for n, one in tables.items() if one.database not in config.databases}
+        self.collector_names = config.collectors - off
+        self._by_name = {n: t for n, t in tables.items() if n in self.collector_names}
+        self._tables = {table.name: table for table in self._by_name.values()}
+        self._checkpoint = checkpoint
+        # Each reader replaces the states of its own tables; none is ever changed.
+        self._states = checkpoint.load(self._tables.values())
+        self._shown = self._complete()
+        self._readers = dict[str, Reader]()
+        for name, path in config.databases.items():
+            own = {n: t for n, t in self._by_name.items() if t.database == name}
+            self._readers[name] = Reader(Database(name, path), own, self._states)
+        self._saver = Worker("write-checkpoint")
+        self._system = System()
+        self._failures = Failures()
+        self._build_info = exporter.build_info()
+        self._process = client.CollectorRegistry()
+        client.ProcessCollector(registry=self._process)
+        client.PlatformCollector(registry=self._process)
+        client.GCCollector(registry=self._process)
+
+    def start(self) -> None:
+        """Begin to read what is there, before the first scrape asks."""
+        for reader in self._readers.values():
+            reader.request(self.collector_names, time.monotonic() + IDLE_SECONDS)
+
+    def not_ready(self) -> str | None:
+        """Return why the counters are not complete yet, None if they are."""
+        reasons = [reader.not_ready() for reader in self._readers.values()]
+        return "; ".join(reason for reason in reasons if reason) or None
+
+    def collect(self, budget_seconds: float, names: frozenset[str]) -> list[Metric]:
+        """Return the families of some collectors, made within a time."""
+        now = time.monotonic()
+        read_by, answer_by, save_by = (now + budget_seconds * s for s in SHARES)
+        asked = {n: one.request(names, read_by) for n, one in self._readers.items()}
+        answers = {name: wait(future, answer_by) for name, future in asked.items()}
+        saved = wait(self._saver.submit(self._save), save_by)
+        shown = self._shown
+        found = {n: _show(one.result or {UP: one}, shown) for n, one in answers.items()}
+        built = {name: self._build(name, found) for name in COLLECTORS if name in names}
+        up = {database: one[UP] for database, one in found.items()}
+        self._note(up, built, saved)
+        outcomes = chain.from_iterable(one.values() for one in found.values())
+        readings = [o.result for o in outcomes if isinstance(o.result, Reading)]
+        return [
+            exporter.up(up),
+            *(family for one in built.values() for family in one.result or ()),
+            self._build_info,
+            *exporter.outcomes(built),
+            *exporter.progress(readings, self._checkpoint.saved_at),
+            *exporter.trouble(self._tables, shown),
+            *(self._process.collect() if names == self.collector_names else ()),
+        ]
+
+    def _complete(self) -> dict[str, State]:
+        return {table: state for table, state in self._states.items() if state.complete}
+
+    def _save(self) -> None:
+        """Make what was folded durable, and let it be shown."""
+        states = self._complete()
+        if any(self._shown.get(table) is not state for table, state in states.items()):
+            self._checkpoint.save(self._tables, states)
+            self._shown = states
+
+    def _build(self, name: str, passes: Mapping[str, Found]) -> Outcome:
+        """Return the families of a collector, from what each database gave it."""
+        table = self._by_name.get(name)
+        databases = [table.database] if table else passes
+        parts = {n: passes[n].get(name, passes[n][UP]) for n in databases}
+        found = {n: part.result for n, part in parts.items() if part.result}
+        made = isolate(lambda: [*self._families(name, found)])
+        outcomes = [*parts.values(), made]
+        error = next((one.error for one in outcomes if one.error), None)
+        return Outcome(made.result, error, sum(one.seconds for one in outcomes))
+
+    def _families(self, name: str, found: Mapping[str, Any]) -> Iterator[Metric]:
+        if name == "storage":
+            return storage.families(found)
+        if name == "system":
+            return self._system.families(found)
+        return chain.from_iterable(map(TABLE_COLLECTORS[name].families, found.values()))
+
+    def _note(self, up: Found, built: Found, saved: Outcome) -> None:
+        """Log what has begun or ceased to fail; a whole database once."""
+        whole = [one.error for one in up.values() if one.error]
+        own = {name: one for name, one in built.items() if one.error not in whole}
+        for name, outcome in {**up, **own, "checkpoint": saved}.items():
+            self._failures.note(name, outcome.error)
+
+
+def _show(found: Found, shown: Mapping[str, State]) -> Found:
+    """Return what was found, of tables what may be shown."""
+    for name, one in found.items():
+        if isinstance(reading := one.result, Reading):
+            state = shown.get(reading.table.name)
+            found[name] = replace(one, result=reading.show(state))
+    return found

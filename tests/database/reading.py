@@ -1,0 +1,87 @@
+"""What tests of exporter/database read, and what a reader may have changed by it."""
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exporter.database.file import DatabaseFile
+from exporter.database.reader import Database
+from exporter.database.schema import Layout, Schema
+from exporter.errors import DatabaseError
+from tests.databases import App, Files
+
+COUNT = "SELECT COUNT(*) FROM query_times"
+INSERT = "INSERT INTO query_times (query_time) VALUES (0.05)"
+
+
+def make(folder: Path, journal_mode: str = "wal") -> Path:
+    """Return a performance database with three queries that nobody has open."""
+    with Files(folder, journal_mode) as files:
+        for _ in range(3):
+            files.add_query()
+    return files.performance.path
+
+
+def read(
+    path: Path,
+    sql: str = COUNT,
+    seconds: float = 5.0,
+    work: Callable[[sqlite3.Connection, DatabaseFile], Any] | None = None,
+) -> Any:
+    """Return the only value of a query, or what ``work`` returns."""
+
+    def ask(db: sqlite3.Connection, file: DatabaseFile) -> Any:
+        return db.execute(sql).fetchone()[0]
+
+    return Database("performance", path).read(work or ask, time.monotonic() + seconds)
+
+
+def read_file(path: Path) -> DatabaseFile:
+    """Return what a reader is told about the file."""
+    file: DatabaseFile = read(path, work=lambda db, file: file)
+    return file
+
+
+def refusal(path: Path, seconds: float = 1.0) -> str:
+    """Return why a file is not read."""
+    with pytest.raises(DatabaseError) as caught:
+        read(path, seconds=seconds)
+    return str(caught.value)
+
+
+def find_layout(db: sqlite3.Connection, *names: str) -> Layout | None:
+    """Return how the table with one of these names looks."""
+    schema = Schema(names)
+    return schema.find(db, names)
+
+
+def traces(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return what a reader might have changed of each file in a folder."""
+    with os.scandir(folder) as entries:
+        found = {one.name: one.stat(follow_symlinks=False) for one in entries}
+    return {
+        name: (s.st_ino, s.st_uid, s.st_gid, s.st_mode, s.st_size, s.st_mtime_ns)
+        for name, s in found.items()
+    }
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return the path of a file's ``-wal`` or ``-shm``."""
+    return path.with_name(path.name + suffix)
+
+
+def copy_in_use(path: Path) -> Path:
+    """Return a copy of a file with a fourth row in its log, and of what is beside."""
+    folder = path.with_name("copy")
+    folder.mkdir()
+    with App(path) as app:
+        app.run(INSERT)
+        for suffix in ("", "-wal", "-shm"):
+            shutil.copy(beside(path, suffix), folder)
+    return folder / path.name
