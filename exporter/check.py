@@ -132,7 +132,7 @@ def _state(config: Config) -> Iterator[Finding]:
         yield Finding(True, "no state file: a restart counts anew")
         return
     folder = next(p for p in path.absolute().parents if p.is_dir())
-    for place, mode in ((folder, os.W_OK | os.X_OK), (path, os.R_OK | os.W_OK)):
+    for place, mode in ((folder, os.W_OK | os.X_OK), (path, os.R_OK)):
         if place.exists() and not os.access(place, mode):
             text = f"state file {path}: user {os.geteuid()} cannot write to {place};"
             text += " change its owner, or choose another --state.file"

@@ -54,12 +54,10 @@ def story(files: Files, request: pytest.FixtureRequest) -> Story:
     return begin(files, request.param)
 
 
-@pytest.fixture
-def spread(story: Story) -> Story:
-    """Return a story of rows that are a second apart: a swap takes them apart."""
-    if not story.spread:
-        pytest.skip("rows of the very second of a swap are passed over")
-    return story
+@pytest.fixture(params=["query_times", "facts"])
+def spread(files: Files, request: pytest.FixtureRequest) -> Story:
+    """Return one of rows a second apart: those of a swap's second are passed over."""
+    return begin(files, request.param)
 
 
 def now(days: float = 0.0) -> str:
