@@ -11,7 +11,7 @@ from typing import NamedTuple
 from exporter.counting.state import Reading
 from exporter.database.file import DatabaseFile
 
-INLINE_ROWS = 100_000  # counted in the scrape, in about 3 ms
+INLINE_ROWS = 100_000  # counted in the scrape, in some milliseconds
 SLICE_ROWS = 20_000  # of a larger table: about 2 ms
 REST = 4  # times the length of a slice, before the next one
 COUNT_AGAIN_SECONDS = 600.0  # so that the cost follows the time, not the writes
@@ -53,13 +53,13 @@ class RowCount:
         (largest,) = db.execute(f"SELECT MAX(rowid) FROM {source}").fetchone()
         last, now = state.cursor if state else largest or 0, time.monotonic()
         new = _Count(table, file.version, last, -rows_read)
-        rows = self._known.rows + rows_read if self._known else last
-        if rows <= INLINE_ROWS:
-            all_rows = f"SELECT COUNT(*) FROM {source}"
-            (later,) = db.execute(f"{all_rows} WHERE rowid > ?", (last,)).fetchone()
-            (rows,) = db.execute(all_rows).fetchone()
-            self._known = new._replace(rows=rows - later - rows_read)
-            self.running = None
+        count = f"SELECT COUNT(*) FROM (SELECT rowid FROM {source} LIMIT ?)"
+        is_small = not self._known or self._known.rows + rows_read <= INLINE_ROWS
+        rows = is_small and db.execute(count, (INLINE_ROWS + 1,)).fetchone()[0]
+        if is_small and rows <= INLINE_ROWS:
+            later = f"SELECT COUNT(*) FROM {source} WHERE rowid > ?"
+            rows -= db.execute(later, (last,)).fetchone()[0] + rows_read
+            self._known, self.running = new._replace(rows=rows), None
         elif not self.running and now >= self._next:
             self.running, self._next = new, now + COUNT_AGAIN_SECONDS
         return self._known.rows + rows_read if self._known else None

@@ -117,13 +117,13 @@ class Database:
     def _connection(self, file: DatabaseFile, deadline: float) -> Iterator[Connection]:
         """Open a connection, in one transaction: each lock may make a writer wait."""
         option = "immutable=1" if file.is_immutable else "readonly_shm=1"
-        connection = sqlite3.connect(
-            f"{self.path.as_uri()}?mode=ro&{option}",
-            uri=True,
-            isolation_level=None,
-            timeout=max(0.0, BUSY_SHARE * (deadline - time.monotonic())),
-        )
+        uri = f"{self.path.as_uri()}?mode=ro&{option}"
+        patience = max(0.0, BUSY_SHARE * (deadline - time.monotonic()))
+        connection = sqlite3.connect(uri, patience, isolation_level=None, uri=True)
         try:
+            # Of a file in another mode that has come since, SQLite might make a -wal.
+            if status(file.path)[1:3] != file.version[1:3]:
+                raise UnsettledError("it was just replaced")
             connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             limit(connection, deadline)
             # A build may map files by default; a truncated one would then kill us.
