@@ -148,7 +148,7 @@ def test_it_serves_on_several_addresses(
 
     command = Command(processes, free_port, *flags).start()
 
-    assert command.output.count("msg=listening") == 2
+    wait_until(lambda: command.output.count("msg=listening") == 2, 10.0)
 
 
 def test_mistakes_in_the_web_configuration_are_lines(folder: Path) -> None:
