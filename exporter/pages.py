@@ -7,6 +7,7 @@ import gzip
 import logging
 import sys
 import threading
+from copy import copy
 from html import escape
 from http import HTTPStatus
 from typing import Protocol
@@ -167,9 +168,10 @@ class _Families(Collector):
 
 def _named(families: list[Metric], names: list[str]) -> list[Metric]:
     """Return what was asked for by the names of samples, as the library does."""
-    for family in families:
+    asked_for = [copy(family) for family in families]
+    for family in asked_for:
         family.samples = [one for one in family.samples if one.name in names]
-    return [family for family in families if family.samples]
+    return [family for family in asked_for if family.samples]
 
 
 def plain_text(status: HTTPStatus, message: str) -> Response:

@@ -18,7 +18,7 @@ from exporter import config
 from exporter.cli import main
 from exporter.collectors import TABLE_COLLECTORS
 from exporter.config import SETTINGS
-from exporter.counting.state import RESET_REASONS
+from exporter.counting.state import NO_RESETS
 from exporter.counting.table import BEFORE_REPLACEMENT
 from tests.databases import Files
 from tests.exporters import make_config, make_exporter
@@ -221,7 +221,7 @@ def test_reasons_are_those_that_exist(tmp_path: Path) -> None:
     assert set(first_cells("HakgalRowsRejected")) == rejected - {BEFORE_REPLACEMENT}
     assert f"`{BEFORE_REPLACEMENT}`" in SECTIONS["HakgalRowsRejected"]
     # The last one is the alert's own: seen from outside, reported by nobody.
-    reasons = {*RESET_REASONS, "counters_fell"}
+    reasons = {*NO_RESETS, "counters_fell"}
     assert set(first_cells("HakgalCountersReset")) == reasons
 
 

@@ -235,6 +235,16 @@ def test_what_is_only_called_id_is_none(app: Application, key: str) -> None:
     assert shown == ({"hakgal_facts"}, 1, set())
 
 
+@only("extended-alone")
+@pytest.mark.parametrize("sql", ["AS SELECT * FROM {}", "AS SELECT * FROM gone"])
+def test_view_beside_the_table_is_no_obstacle(app: Application, sql: str) -> None:
+    app.run(f"CREATE VIEW facts {sql.format(app.facts.table)}")
+    page = start(app)()
+
+    assert page.failed == set()
+    assert page("hakgal_facts") == app.value(f"SELECT COUNT(*) FROM {app.facts.table}")
+
+
 @only("content-addressed")
 def test_tables_that_were_never_there_are_no_failure(app: Application) -> None:
     app.run("DROP TABLE facts")

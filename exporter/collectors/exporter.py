@@ -57,7 +57,6 @@ def progress(readings: Iterable[Reading], saved_at: float | None) -> Iterator[Me
 
     hakgal_exporter_backlog_rows{table="query_times"} 0.0
     hakgal_last_event_timestamp_seconds{table="query_times"} 1.7e+09
-    hakgal_exporter_checkpoint_timestamp_seconds 1.7e+09
     """
     followed = {one.table.name: one for one in readings if one.table.is_followed}
     backlog = {table: reading.backlog for table, reading in followed.items()}
@@ -91,7 +90,7 @@ def trouble(tables: dict[str, Table], shown: dict[str, State]) -> Iterator[Metri
     rejected = "Rows that could not be counted, by reason."
     name, labels = "hakgal_exporter_rejected_rows", ("table", "reason")
     yield counter(name, rejected, values["rejected"], *labels)
-    anew = "How often a table could not be read on where reading stopped, by reason."
+    anew = "How often a table could not be continued where reading stopped, by reason."
     yield counter("hakgal_exporter_resets", anew, values["resets"], *labels)
     name = "hakgal_exporter_label_overflows"
     too_many = "Rows whose label value became 'other', because there were too many."

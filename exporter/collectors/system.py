@@ -46,9 +46,11 @@ class System:
         hakgal_system_memory_available_bytes 1.2e+10
         hakgal_system_disk_free_bytes{database="performance",mountpoint="/"} 8e+10
         """
-        for mode, seconds in psutil.cpu_times()._asdict().items():
-            if mode not in COUNTED_TWICE:  # and iowait is known to run backwards
-                self._seconds[mode] = max(seconds, self._seconds.get(mode, 0.0))
+        self._seconds = {  # iowait is known to run backwards
+            mode: max(seconds, self._seconds.get(mode, 0.0))
+            for mode, seconds in psutil.cpu_times()._asdict().items()
+            if mode not in COUNTED_TWICE
+        }
         spent = "Seconds that all processors together have spent, by mode."
         yield counter("hakgal_system_cpu_seconds", spent, self._seconds, "mode")
         memory, name = psutil.virtual_memory(), "hakgal_system_memory_total_bytes"

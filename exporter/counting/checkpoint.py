@@ -10,6 +10,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -66,10 +67,11 @@ class Checkpoint:
             return new
         except OSError as error:
             raise self._error(f"{error.strerror}; make it readable") from error
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             fields = {"file": str(self._path), "error": str(error)}
             logger.warning("state lost, counting anew", extra={"fields": fields})
-            os.replace(str(self._path), f"{self._path}.damaged")
+            with suppress(OSError):  # or the next save replaces it
+                os.replace(str(self._path), f"{self._path}.damaged")
             self.saved_at = None
             return {name: state.reset("state_lost") for name, state in new.items()}
         self._kept = kept

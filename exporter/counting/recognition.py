@@ -26,7 +26,7 @@ DAY_SECONDS = 86_400
 
 
 def high_water(db: Connection, table: Table) -> tuple[int, bool, float | None]:
-    """Return the largest id ever given out, if it is for good, and the newest time."""
+    """Return the largest id ever given out, if it is lasting, and the newest time."""
     # Cast as SQLite itself does when it gives out the next id.
     given_out = "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE lower(name) ="
     sequence = f"({given_out} '{table.source}')" if table.has_sequences else "NULL"
@@ -39,10 +39,7 @@ def high_water(db: Connection, table: Table) -> tuple[int, bool, float | None]:
 def recognise(
     db: Connection, table: Table, state: State, highest: int, is_lasting: bool
 ) -> State:
-    """Return the state with its cursor where this table is to be read on.
-
-    ``highest`` is the largest id ever given out, and ``is_lasting`` if for good.
-    """
+    """Return the state with its cursor where this table is to be read on."""
     new = State(Counts.zero(table), source=table.source, resets=state.resets)
     if not state.source:
         return new
@@ -64,7 +61,7 @@ def recognise(
     if not state.complete:
         return new
     state = replace(state, cursor=_last_not_newer(db, table, mark, highest))
-    # By its rows that are not read again, this table is known at the next replacement.
+    # By its rows that are not read again, this table is recognised next time.
     return remember(db, table, state, 0).reset("replaced")
 
 
@@ -77,7 +74,7 @@ def remember(db: Connection, table: Table, state: State, start: int) -> State:
     found = db.execute(f"SELECT ({nearest} AND rowid > {start}) FROM (VALUES {places})")
     known = state.known | _fingerprints(db, table, {row for (row,) in found})
     rows = sorted((row for row in known if row <= cursor), reverse=True)
-    # The oldest row of each distance, so that it grows old enough for the next one.
+    # The oldest row of each distance, so that it reaches the next distance.
     kept = {(cursor - row).bit_length(): row for row in rows}
     return replace(state, known={n: known[n] for n in {*rows[:1], *kept.values()}})
 
@@ -104,7 +101,7 @@ def newest_time(
 
 def latest(*times: float | None) -> float | None:
     """Return the latest of some times, None if all are."""
-    return max((time for time in times if time is not None), default=None)
+    return max((one for one in times if one is not None), default=None)
 
 
 def _last_not_newer(
@@ -114,12 +111,12 @@ def _last_not_newer(
 
     Where no row has a time, return the largest id.
     """
-    time = time_sql(table.time)
+    moment = time_sql(table.time)
     rows = f"SELECT rowid FROM {table.source}"
-    not_newer = f"{rows} WHERE {time} <= ? ORDER BY rowid DESC LIMIT 1"
+    not_newer = f"{rows} WHERE {moment} <= ? ORDER BY rowid DESC LIMIT 1"
     if row := db.execute(not_newer, (mark,)).fetchone():
         return int(row[0])
-    if not db.execute(f"{rows} WHERE {time} IS NOT NULL LIMIT 1").fetchone():
+    if not db.execute(f"{rows} WHERE {moment} IS NOT NULL LIMIT 1").fetchone():
         return highest
     return int(db.execute(f"{rows} ORDER BY rowid LIMIT 1").fetchone()[0]) - 1
 

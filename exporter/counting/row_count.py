@@ -45,7 +45,7 @@ class RowCount:
         state, source = reading.state, reading.table.source
         # All that were read, those passed over too.
         rows_read = state.cursor - state.missed if state else 0
-        table = source, *(state.resets if state else {}).values()
+        table = source, *(state.resets.values() if state else ()), state and state.mark
         if self._known and self._known.table != table:
             self._known, self.running, self._next = None, None, 0.0
         if self._known and self._known.version == file.version:
@@ -74,7 +74,9 @@ class RowCount:
             f" WHERE rowid > ? AND rowid <= ? ORDER BY rowid LIMIT {SLICE_ROWS})",
             (running.done, running.last),
         ).fetchone()
-        running = running._replace(rows=running.rows + rows, done=done or running.done)
+        running = running._replace(
+            rows=running.rows + rows, done=running.done if done is None else done
+        )
         self.running = running if rows == SLICE_ROWS else None
         self._known = self._known if self.running else running
         return REST * (time.monotonic() - started)

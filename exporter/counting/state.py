@@ -8,10 +8,8 @@ from exporter.counting.table import Table
 
 OTHER = "other"  # takes the rows of label values above the limit
 UNKNOWN = "unknown"  # the label value of NULL
-RESET_REASONS = ("replaced", "state_lost", "buckets_changed")
-
-# Of a row, by column: a checksum of its value.
-Fingerprint = dict[str, int]
+NO_RESETS = dict.fromkeys(("replaced", "state_lost", "buckets_changed"), 0)
+Fingerprint = dict[str, int]  # of a row: checksums of its values, by column
 
 
 @dataclass
@@ -78,7 +76,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class State:
-    """What was counted in a table, how far, and by what the table is known again.
+    """What was counted in a table, how far, and how the table is recognised.
 
     Args:
         source: the table's name in the file, empty before it was read.
@@ -99,9 +97,7 @@ class State:
     newest: float | None = None
     mark: float | None = None
     known: dict[int, Fingerprint] = field(default_factory=dict)
-    resets: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(RESET_REASONS, 0)
-    )
+    resets: dict[str, int] = field(default_factory=NO_RESETS.copy)
     complete: bool = False
 
     def reset(self, reason: str) -> "State":

@@ -22,8 +22,7 @@ Work = Callable[[Connection, DatabaseFile], T]
 
 # Takes the lock and reads the schema: fails here, not in a collector, if it cannot.
 _FIRST_READ = "SELECT COUNT(*) FROM sqlite_schema"
-BUSY_SHARE = 0.25  # of the time that is left, to wait for a lock: a writer that never
-# pauses in rollback mode leaves gaps, but short ones
+BUSY_SHARE = 0.25  # of the time that is left, to wait for a lock
 UNSETTLED_SECONDS = 0.25  # opening and closing take milliseconds
 RETRY_SECONDS = 0.002
 LEAST_ATTEMPTS = 3
@@ -104,7 +103,7 @@ class Database:
 
         A last close removes them only if it gets the lock on the file for itself.
         """
-        with open(self.path, "rb", buffering=0) as opened:
+        with open(file.path, "rb", buffering=0) as opened:
             try:
                 fcntl.lockf(opened, fcntl.LOCK_SH | fcntl.LOCK_NB, *SHARED_BYTES)
             except OSError as error:
@@ -117,9 +116,9 @@ class Database:
     def _connection(self, file: DatabaseFile, deadline: float) -> Iterator[Connection]:
         """Open a connection, in one transaction: each lock may make a writer wait."""
         option = "immutable=1" if file.is_immutable else "readonly_shm=1"
-        uri = f"{self.path.as_uri()}?mode=ro&{option}"
-        patience = max(0.0, BUSY_SHARE * (deadline - time.monotonic()))
-        connection = sqlite3.connect(uri, patience, isolation_level=None, uri=True)
+        uri = f"{Path(file.path).as_uri()}?mode=ro&{option}"
+        wait = max(0.0, BUSY_SHARE * (deadline - time.monotonic()))
+        connection = sqlite3.connect(uri, timeout=wait, isolation_level=None, uri=True)
         try:
             # Of a file in another mode that has come since, SQLite might make a -wal.
             if status(file.path)[1:3] != file.version[1:3]:

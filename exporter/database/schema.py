@@ -31,7 +31,7 @@ class Layout:
     columns: tuple[str, ...]
     has_key: bool
     has_sequences: bool
-    objection: str | None
+    objection: str | None = None
 
     def column(self, name: str | None) -> str | None:
         """Return the column that holds this, under whichever name."""
@@ -55,21 +55,24 @@ class Schema:
             has_sequences = found.pop(_SEQUENCES, None) is not None
             self._layouts = {name: _layout(db, name, has_sequences) for name in found}
             self._objects = objects
-        layouts = [self._layouts[name] for name in names if name in self._layouts]
+        there = [self._layouts[name] for name in names if name in self._layouts]
+        layouts = [one for one in there if not one.objection] or there
         for layout in layouts if len({*layouts}) > 1 else ():
-            first_row = f"SELECT 1 FROM {layout.name} LIMIT 1"
-            if layout.objection or db.execute(first_row).fetchone():
+            if db.execute(f"SELECT 1 FROM {layout.name} LIMIT 1").fetchone():
                 return layout
         return layouts[0] if layouts else None
 
 
 def _layout(db: Connection, name: str, has_sequences: bool) -> Layout:
     kind, is_without_rowid = db.execute(_KIND, (name,)).fetchone()
+    if kind in _OBJECTIONS or is_without_rowid:
+        objection = _OBJECTIONS.get(kind, "it is a WITHOUT ROWID table")
+        return Layout(name, (), False, has_sequences, objection)
     columns = db.execute(_COLUMNS, (name,)).fetchall()
     keys = [type_ for _, type_, place in columns if place]
     # With an index of its own it is no alias of the rowid (INTEGER PRIMARY KEY DESC).
     (indexes,) = db.execute(_KEY_INDEXES, (name,)).fetchone()
     has_key = keys == ["INTEGER"] and not indexes
-    objection = "it is a WITHOUT ROWID table" if is_without_rowid else None
-    names = tuple(column for column, _, _ in columns)
-    return Layout(name, names, has_key, has_sequences, _OBJECTIONS.get(kind, objection))
+    return Layout(
+        name, tuple(column for column, _, _ in columns), has_key, has_sequences
+    )

@@ -23,7 +23,7 @@ from exporter.scrape.worker import Outcome, Worker, isolate
 
 FOLD_SECONDS = 0.02  # for a table in a pass; the rest is folded between scrapes
 TABLE_SHARE = 0.75  # of the time left: a statement that never ends costs its table only
-IDLE_SECONDS = 10.0  # limit for one step that no scrape asked for
+IDLE_SECONDS = 2.0  # limit for one step that no scrape asked for
 LOOK_AGAIN_SECONDS = 1.0  # for a database that could not be read
 CONNECTIONS_SECONDS = 300.0  # how long a count of connections is shown
 
@@ -62,7 +62,7 @@ class Reader:
         """Return why not all rows have been read once, None if they have."""
         if not self._is_opened:
             return f"the {self._database.name} database has not been read yet"
-        for table, reading in self._last.items():
+        for table, reading in [*self._last.items()]:
             if reading.state and not reading.state.complete:
                 return f"table {table} is being read: {reading.backlog} rows to go"
         return None
@@ -72,11 +72,11 @@ class Reader:
         disk = isolate(system.measure, self._database.path)
         work = partial(self._read, names, deadline)
         read = isolate(self._database.read, work, deadline)
-        self._is_opened |= not read.error and names >= self._tables.keys()
         found: Found = {UP: read, "system": disk, **(read.result or {})}
         for outcome in found.values():
             if isinstance(outcome.result, Reading):
                 self._adopt(outcome.result)
+        self._is_opened |= not read.error and names >= self._tables.keys()
         return found
 
     def _read(

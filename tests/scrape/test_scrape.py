@@ -137,7 +137,9 @@ def test_names_and_collectors_can_be_chosen(files: Files, tmp_path: Path) -> Non
         named = fetch_page(address, f"/metrics?name[]={HITS}&name[]=hakgal_up")
         page = fetch_page(address, "/metrics?collect[]=cache&collect[]=system")
         refusal = fetch(address, "/metrics?collect[]=facts&collect[]=fax")
+        whole = fetch_page(address)
 
+    assert "hakgal_exporter_build_info" in whole.names  # not asked for by name before
     assert named.names == {"hakgal_cache_hits", "hakgal_up"}
     success = page.by("collector", "hakgal_exporter_collector_success")
     assert success == {"cache": 1, "system": 1}
