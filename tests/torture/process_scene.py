@@ -84,7 +84,8 @@ class Scene:
         """Delete rows of each table, old ones and perhaps all."""
         for store in stores or self.trial.stores:
             for name, table in store.tables.items():
-                upto = table.last - self.rng.choice((0, 0, self.rng.randint(0, 60)))
+                kept = self.rng.choice((0, 0, self.rng.randint(0, 60)))
+                upto = max(1, table.last - kept)  # else nothing would be missing
                 self.trial.prune(store, name, upto)
 
     def scrape(self, asking: Asking | None = None) -> Page | None:
