@@ -1,4 +1,4 @@
 """Each row once: rows to counts, reading on, recognising a table, the state file.
 
-What reads a table raises sqlite3.Error: it is locked, damaged, or out of time.
+What reads a table raises sqlite3.Error: locked, damaged, or out of time.
 """

@@ -22,7 +22,7 @@ def fold(
     """
     all_rows = passed_over = 0
     bound = {"first": span.start, "last": span[-1], "mark": mark}
-    found = db.execute(_grouped_sql(table), bound).fetchall()
+    found = db.execute(_grouped_sql(table, mark is not None), bound).fetchall()
     for label, flag, bucket, rows, total, row, value in sorted(found, key=_ROW):
         all_rows += rows
         is_odd = table.flag and not isinstance(flag, int | float)
@@ -40,21 +40,22 @@ def fold(
 
 
 @lru_cache(maxsize=16)
-def _grouped_sql(table: Table) -> str:
+def _grouped_sql(table: Table, has_mark: bool) -> str:
     """Return the statement that adds up the rows of each label, flag and bucket.
 
     A bucket of text is why rows cannot count. Beside a MAX, SQLite takes other columns
     from the row that has it.
     """
-    is_old = f":mark IS NOT NULL AND {time_sql(table.time)} <= :mark"
     bucket = _bucket_sql(table, 0, len(table.buckets))
-    bucket = f"CASE WHEN {is_old} THEN '{BEFORE_REPLACEMENT}' ELSE {bucket} END"
+    if has_mark:
+        is_old = f"{time_sql(table.time)} <= :mark"
+        bucket = f"CASE WHEN {is_old} THEN '{BEFORE_REPLACEMENT}' ELSE {bucket} END"
     label = f"substr({table.label}, 1, {LABEL_LENGTH})" if table.label else "NULL"
     value = table.value or "NULL"
     return (
         f"SELECT {label}, +{table.flag or 'NULL'}, {bucket}, COUNT(*), TOTAL({value}),"
         f" MAX(rowid), {value} FROM {table.source}"
-        " WHERE rowid BETWEEN :first AND :last GROUP BY 1, 2, 3"
+        f" WHERE rowid BETWEEN :first AND :last GROUP BY {table.label or 1}, 2, 3"
     )
 
 

@@ -18,10 +18,7 @@ COUNT_AGAIN_SECONDS = 600.0  # so that the cost follows the time, not the writes
 
 
 class _Count(NamedTuple):
-    """Rows up to ``last``, less those that had been read when the count began.
-
-    ``done`` is the last row that was counted.
-    """
+    """Rows up to ``last``, less those read when it began; counted up to ``done``."""
 
     table: tuple[object, ...]
     version: tuple[object, ...]

@@ -21,7 +21,7 @@ from exporter.database.schema import Schema
 from exporter.errors import DatabaseError
 from exporter.scrape.worker import Outcome, Worker, isolate
 
-FOLD_SECONDS = 0.02  # for a table in a pass; the rest is folded between scrapes
+FOLD_SECONDS = 0.1  # for a table in a pass; the rest is folded between scrapes
 TABLE_SHARE = 0.75  # of the time left: a statement that never ends costs its table only
 IDLE_SECONDS = 2.0  # limit for one step that no scrape asked for
 LOOK_AGAIN_SECONDS = 1.0  # for a database that could not be read
