@@ -404,5 +404,5 @@ def test_check_says_what_is_wrong_with_the_user(folder: Path) -> None:
             "knowledge_base": 0,
             "performance": 0,
         }
-        with pytest.raises(AssertionError, match="hexagonal_kb.db: Permission denied"):
+        with pytest.raises(AssertionError, match="Permission denied"):
             stack.compose("exec", "-T", "exporter", "hakgal-exporter", "check")
