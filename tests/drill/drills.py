@@ -7,7 +7,7 @@ none disturbs another.
 import json
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
 from exporter.simulate import create
@@ -175,7 +175,10 @@ def replace_file(scene: Scene) -> None:
 
 def block_state(scene: Scene) -> None:
     # A folder where the file is to be written: works for root, too.
-    scene.instance.obstacle.mkdir()
+    obstacle = scene.instance.obstacle
+    while not obstacle.is_dir():
+        with suppress(FileExistsError):  # the state is being written right now
+            obstacle.mkdir()
 
 
 def free_state(scene: Scene) -> None:
