@@ -51,7 +51,7 @@ class Exporter:
         for name, path in config.databases.items():
             own = {n: t for n, t in self._by_name.items() if t.database == name}
             self._readers[name] = Reader(Database(name, path), own, self._states)
-        self._saver = Worker("write-checkpoint")
+        self._saver = Worker("write-checkpoint", self._count_connections)
         self._system = System()
         self._failures = Failures()
         self._build_info = exporter.build_info()
@@ -103,6 +103,11 @@ class Exporter:
         if any(self._shown.get(table) is not state for table, state in states.items()):
             self._checkpoint.save(self._tables, states)
             self._shown = states
+
+    def _count_connections(self) -> None:
+        # After a scrape, and at once: the second look at /proc/locks costs nothing.
+        for reader in self._readers.values():
+            reader.count_connections()
 
     def _build(self, name: str, passes: Mapping[str, Found]) -> Outcome:
         """Return the families of a collector, from what each database gave it."""

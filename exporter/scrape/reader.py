@@ -58,6 +58,13 @@ class Reader:
         """Return the future pass for the collectors with these names."""
         return self._worker.submit(partial(self._pass, names, deadline))
 
+    def count_connections(self) -> None:
+        """Count those of other processes, for the next page."""
+        if self._file:
+            file, self._file = self._file, None
+            connections = isolate(count_connections, file).result
+            self._connections = time.monotonic(), connections
+
     def not_ready(self) -> str | None:
         """Return why not all rows have been read once, None if they have."""
         if not self._is_opened:
@@ -151,9 +158,6 @@ class Reader:
     def _idle(self) -> float | None:
         """Do a step of what is left over, and return the seconds to rest after it."""
         now = time.monotonic()
-        if self._file:
-            file, self._file = self._file, None
-            self._connections = now, isolate(count_connections, file).result
         behind = {table for table, last in self._last.items() if last.backlog}
         names = frozenset(n for n, t in self._tables.items() if t.name in behind)
         if names or not self._is_opened:
