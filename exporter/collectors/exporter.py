@@ -19,15 +19,11 @@ _REVISION = Path(__file__).parent.parent / "REVISION"
 
 def build_info() -> Metric:
     """Return what is running: hakgal_exporter_build_info{version="1.0",…} 1.0."""
-    labels = {
-        "version": __version__,
-        "revision": _REVISION.read_text().strip() if _REVISION.exists() else "unknown",
-        "python_version": platform.python_version(),
-        "sqlite_version": sqlite3.sqlite_version,
-    }
-    values = {tuple(labels.values()): 1}
+    revision = _REVISION.read_text().strip() if _REVISION.exists() else "unknown"
+    labels = "version", "revision", "python_version", "sqlite_version"
+    values = __version__, revision, platform.python_version(), sqlite3.sqlite_version
     help_ = "Always 1; the labels say what is running."
-    return gauge("hakgal_exporter_build_info", help_, values, *labels)
+    return gauge("hakgal_exporter_build_info", help_, {values: 1}, *labels)
 
 
 def up(found: Mapping[str, Any]) -> Metric:
