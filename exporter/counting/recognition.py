@@ -84,15 +84,17 @@ def newest_time(
 ) -> float | None:
     """Return the newest time of the rows whose ids are in the span.
 
-    To read each time costs as much as to count the row. Unless ``is_exact``, only the
-    one that sorts last as text is read: another one where the table mixes formats.
+    To read each time costs as much as to count the row. Unless ``is_exact``, only that
+    is read which sorts last as text, the last row's or a later one.
     """
     if not table.time:
         return None
-    source = f"FROM {table.source} WHERE rowid BETWEEN ? AND ?"
-    last = f"SELECT {time_sql('last')} FROM (SELECT MAX({table.time}) AS last {source})"
+    source = f"FROM {table.source} WHERE rowid BETWEEN ?1 AND ?2"
+    row = f"FROM {table.source} WHERE rowid <= ?2 ORDER BY rowid DESC LIMIT 1"
+    last = f"SELECT MAX({table.time}) AS last {source} AND {table.time} >= "
+    last = f"SELECT {time_sql('last')} FROM ({last} (SELECT {table.time} {row}))"
     newest = f"SELECT MAX({time_sql(table.time)}) {source}"
-    for statement in (newest,) if is_exact else (last, newest):
+    for statement in [newest] if is_exact else [last, newest]:
         (seconds,) = db.execute(statement, (span.start, span[-1])).fetchone()
         if seconds is not None:
             return float(seconds)

@@ -44,7 +44,6 @@ class Exporter:
         self._by_name = {n: t for n, t in tables.items() if n in self.collector_names}
         self._tables = {table.name: table for table in self._by_name.values()}
         self._checkpoint = checkpoint
-        # Each reader replaces the states of its own tables; none is ever changed.
         self._states = checkpoint.load(self._tables.values())
         self._shown = self._complete()
         self._readers = dict[str, Reader]()
