@@ -6,12 +6,12 @@ import ssl
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from exporter.addresses import listen_on_all
 from exporter.collectors import TABLE_COLLECTORS
 from exporter.config import Config
 from exporter.counting.checkpoint import Checkpoint
@@ -22,6 +22,7 @@ from exporter.database.reader import Database
 from exporter.database.schema import Layout, Schema
 from exporter.errors import ConfigError, DatabaseError, ServerError
 from exporter.health import ask_health
+from exporter.web.server import listen_on_all
 
 READ_SECONDS = 5.0
 DAY_SECONDS = 86400
@@ -153,33 +154,55 @@ def _web_config(path: Path | None) -> Iterator[Finding]:
     if path is None:
         return
     # Not at the top: without a file, healthy checks need none of it.
-    from exporter.watch import Watch
-    from exporter.web_config import read
+    from exporter.web.config import read
 
     try:
-        web = read(path, Watch())
+        web = read(path, {})
     except ConfigError as error:
         yield from (Finding(False, problem) for problem in error.problems)
         return
     tls = "TLS" if web.tls else "no TLS"
-    if web.tls and web.tls.needs_certificate:
+    if web.tls and web.tls.verify_mode is ssl.CERT_REQUIRED:
         tls += " with client certificates"
     count = len(web.users) or "no"
     yield Finding(True, f"{path}: {tls}, {count} user{'' if count == 1 else 's'}")
     if web.tls:
-        yield _certificate(web.tls.certificate_file, web.tls.key_file)
-        yield from _key(web.tls.key_file)
+        yield _certificate(web.files["cert_file"], web.files["key_file"])
+        yield from _key(web.files["key_file"])
 
 
 def _certificate(file: Path, key: Path) -> Finding:
-    from exporter.tls import valid_until
-
     try:
-        seconds = valid_until(file, key) - time.time()
+        seconds = _valid_until(file, key) - time.time()
     except ssl.SSLCertVerificationError as error:
         return Finding(False, f"{file}: {error.verify_message}; renew it")
     days = int(seconds / DAY_SECONDS)
     return Finding(True, f"{file}: valid for {days} more days")
+
+
+def _valid_until(certificate: Path, key: Path) -> float:
+    """Return the moment at which a server's certificate ends, in Unix time.
+
+    Found out by shaking hands with ourselves: nothing else in the standard library
+    tells it.
+
+    Raises:
+        ssl.SSLCertVerificationError: it does not hold now, or not for servers.
+    """
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(certificate, key)
+    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    theirs.check_hostname = False
+    theirs.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    theirs.load_verify_locations(certificate)
+    to_us, to_them = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = theirs.wrap_bio(to_them, to_us)
+    server = ours.wrap_bio(to_us, to_them, server_side=True)
+    for end in (client, server, client):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    seen = client.getpeercert() or {}
+    return ssl.cert_time_to_seconds(str(seen["notAfter"]))
 
 
 def _key(file: Path) -> Iterator[Finding]:
@@ -195,7 +218,7 @@ def _addresses(config: Config) -> Iterator[Finding]:
                 listener.close()
             yield Finding(True, f"can listen on {address}")
         except ServerError as error:
-            if ask_health(address) is None:
+            if ask_health(address, config.web_config_file) is None:
                 yield Finding(True, f"an exporter is running already on {address}")
             else:
                 yield Finding(False, str(error))

@@ -126,7 +126,7 @@ def _healthcheck(words: list[str]) -> int:
     settings = config.load(parser.parse_args(words), os.environ)
     from exporter.health import ask_health
 
-    problem = ask_health(settings.listen_addresses[0])
+    problem = ask_health(settings.listen_addresses[0], settings.web_config_file)
     print(problem or "healthy", file=sys.stderr if problem else sys.stdout)
     return 1 if problem else 0
 

@@ -13,7 +13,7 @@ from exporter.activity import Totals
 from exporter.config import SETTINGS, Config
 from exporter.errors import ConfigError
 from exporter.mischief import FAULTS, Saboteur
-from exporter.service import STOP_SIGNALS, make_guard, serve, wait_for_stop
+from exporter.service import STOP_SIGNALS, make_access, serve, wait_for_stop
 from exporter.simulate import create
 
 FACTS = 1000
@@ -44,8 +44,8 @@ def demo(config: Config) -> int:
     knowledge_base, performance = config.knowledge_base, config.performance
     if not (knowledge_base and performance):
         raise ConfigError(["demo: got none for a database, want both to be files"])
-    guard = make_guard(config)
-    scheme = "https" if guard and guard.is_tls else "http"
+    access = make_access(config)
+    scheme = "https" if access and access.config.tls else "http"
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     create(knowledge_base, performance, facts=FACTS)
     # Told by us: when it asks for its parent, we may have been killed already.

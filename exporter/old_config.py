@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from exporter.addresses import parse_address
 from exporter.errors import ConfigError
 from exporter.old_report import LIMITS, SEVERITIES, Limit, Report
+from exporter.settings import parse_address
 
 THRESHOLDS_FILE = "prometheus/rules/thresholds.yml"
 LEVELS = {

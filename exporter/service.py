@@ -5,16 +5,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from exporter import __version__, logs
 from exporter.config import Config
 from exporter.counting.checkpoint import Checkpoint
 from exporter.scrape import Exporter
-from exporter.server import Server
-
-if TYPE_CHECKING:
-    from exporter.guard import Guard
+from exporter.web.access import Access
+from exporter.web.pages import Pages
+from exporter.web.server import Server
 
 STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 # Sent by a habit of reloading or by mistake: there is nothing to reload, and unheeded
@@ -43,16 +41,12 @@ def serve(config: Config, alive: Callable[[], bool] | None = None) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS | STRAY_SIGNALS)
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(config.log_level, config.log_format)
-    guard = make_guard(config)
+    access = make_access(config)
     checkpoint = Checkpoint(config.state_file)
     checkpoint.claim()
-    server = Server(
-        exporter := Exporter(config, checkpoint),
-        config.listen_addresses,
-        telemetry_path=config.telemetry_path,
-        max_requests=config.max_requests,
-        guard=guard,
-    )
+    exporter = Exporter(config, checkpoint)
+    pages = Pages(exporter, config.telemetry_path, config.max_requests)
+    server = Server(pages, config.listen_addresses, access)
     logger.info("starting", extra={"fields": {"version": __version__}})
     exporter.start()
     server.start()
@@ -64,18 +58,13 @@ def serve(config: Config, alive: Callable[[], bool] | None = None) -> int:
     return 0 if stopped else 1
 
 
-def make_guard(config: Config) -> "Guard | None":
+def make_access(config: Config) -> Access | None:
     """Return what a web configuration file asks for, None without one.
 
     Raises:
         ConfigError: the file cannot be used.
     """
-    if config.web_config_file is None:
-        return None
-    # Not at the top: without a file, the memory and time of its reader are saved.
-    from exporter.guard import Guard
-
-    return Guard(config.web_config_file)
+    return Access(config.web_config_file) if config.web_config_file else None
 
 
 def wait_for_stop(alive: Callable[[], bool] | None) -> bool:

@@ -10,9 +10,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.addresses import parse_address
-
 COLLECTORS = ("facts", "audit", "queries", "cache", "storage", "system")
+
+
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%\w]+)\]|([\w.-]*)):([0-9]{1,5})", re.ASCII)
+_HIGHEST_PORT = 65535
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split a listen address into host and port.
+
+    ``:8000`` has the host ``""``, which means all interfaces; ``[::1]:8000`` has
+    the host ``::1``. Whether the host exists is not looked up.
+
+    Raises:
+        ValueError: not an address, or the port is above 65535.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not a listen address: write :PORT for all, HOST:PORT or"
+            " [IPV6]:PORT, such as 127.0.0.1:8000"
+        )
+    port = int(match[3])
+    if port > _HIGHEST_PORT:
+        raise ValueError(f"{text!r} has a port above {_HIGHEST_PORT}")
+    return match[1] or match[2] or "", port
 
 
 class Kind(NamedTuple):

@@ -1,18 +1,46 @@
-"""YAML files as nodes, which know their line; nothing in a file is ever constructed.
+"""YAML files as values that know where they stand; nothing in them is constructed."""
 
-Imported only when there is such a file, because the YAML library costs memory and
-start time.
-"""
-
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
+DEPTH = 3  # of keys in keys; what is deeper is a mapping where none is wanted
 _TYPES = {"str": "text", "bool": "boolean", "int": "number", "float": "number"}
 
 
-def read_mapping(path: str, where: str, problems: list[str]) -> yaml.MappingNode | None:
-    """Return the mapping in a file, None if there is nothing.
+class Value(NamedTuple):
+    """A value: file and line, its keys from the outermost on, and its node."""
+
+    place: str
+    keys: tuple[str, ...]
+    node: yaml.Node
+
+    @property
+    def name(self) -> str:
+        """The keys, with dots between them."""
+        return ".".join(self.keys)
+
+    @property
+    def is_null(self) -> bool:
+        """Whether it is nothing, written out or left away."""
+        is_mapping = isinstance(self.node, yaml.MappingNode)
+        return self.node.tag.endswith(":null") or (is_mapping and not self.node.value)
+
+    @property
+    def text(self) -> str:
+        """What stands there if it is text, else nothing."""
+        return str(self.node.value) if self.node.tag.endswith(":str") else ""
+
+    def refusal(self, wanted: str, got: str = "") -> str:
+        """Return the error message for this value."""
+        got = got or describe(self.node)
+        return f"{self.place}: {self.name}: got {got}, want {wanted}"
+
+
+def read_values(path: str, where: str, problems: list[str]) -> list[Value]:
+    """Return the values in a file, those inside of sections by their dotted names.
 
     Adds a line to ``problems`` for each mistake; ``where`` is what named the path.
     """
@@ -21,21 +49,27 @@ def read_mapping(path: str, where: str, problems: list[str]) -> yaml.MappingNode
     except OSError as error:
         got = f"{path!r} ({error.strerror})"
         problems.append(f"{where}: got {got}, want a file that can be read")
-        return None
+        return []
     except (yaml.YAMLError, RecursionError) as error:
         problems.append(_syntax_error(path, error))
-        return None
-    if root is None or is_null(root):
-        return None
+        return []
+    if root is None or root.tag.endswith(":null"):
+        return []
     if not isinstance(root, yaml.MappingNode):
         problems.append(f"{path}: got {describe(root)}, want a mapping")
-        return None
-    return root
+        return []
+    values: dict[str, Value] = {}
+    for value in _values(path, root, (), problems):
+        if first := values.get(value.name):
+            line = first.place.rpartition(":")[2]
+            problems.append(value.refusal(f"it in line {line} only", "again"))
+        values.setdefault(value.name, value)
+    return [*values.values()]
 
 
-def is_null(node: yaml.Node) -> bool:
-    """Tell whether a node is nothing, written out or left away."""
-    return node.tag.endswith(":null")
+def is_section(name: str, known: Iterable[str]) -> bool:
+    """Tell whether known names are inside of this one."""
+    return any(one.startswith(f"{name}.") for one in known)
 
 
 def describe(node: yaml.Node) -> str:
@@ -44,7 +78,22 @@ def describe(node: yaml.Node) -> str:
         return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
     type_name = node.tag.rpartition(":")[2]
     name = _TYPES.get(type_name, type_name)
-    return "nothing" if is_null(node) else f"{name} {node.value!r}"
+    return "nothing" if type_name == "null" else f"{name} {node.value!r}"
+
+
+def _values(
+    path: str, mapping: yaml.MappingNode, keys: tuple[str, ...], problems: list[str]
+) -> Iterator[Value]:
+    for key, node in mapping.value:
+        place = f"{path}:{key.start_mark.line + 1}"
+        if not (isinstance(key, yaml.ScalarNode) and key.value.isprintable()):
+            problems.append(f"{place}: got {describe(key)} as a key, want a name")
+            continue
+        inner = (*keys, key.value)
+        if isinstance(node, yaml.MappingNode) and node.value and len(inner) < DEPTH:
+            yield from _values(path, node, inner, problems)
+        else:
+            yield Value(place, inner, node)
 
 
 def _syntax_error(path: str, error: Exception) -> str:

@@ -5,13 +5,15 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import Metric
 
-from exporter.guard import Guard
-from exporter.server import Server
+from exporter.scrape import Exporter
+from exporter.web.access import Access
+from exporter.web.pages import Pages
+from exporter.web.server import Server
 
 WAIT_SECONDS = 5.0  # nothing here takes that long unless it is broken
 
@@ -100,7 +102,7 @@ class Client:
         while line := self._reader.readline().decode().rstrip("\r\n"):
             name, _, value = line.partition(": ")
             headers[name.lower()] = value
-        length = int(headers["content-length"]) if with_body else 0
+        length = int(headers.get("content-length", 0)) if with_body else 0
         return Answer(int(status), headers, self._reader.read(length))
 
     def get(self, target: str = "/metrics", **headers: str) -> Answer:
@@ -124,26 +126,40 @@ class Client:
             return False
 
 
+def make_server(
+    source: FakeSource,
+    *addresses: str,
+    telemetry_path: str = "/metrics",
+    max_requests: int = 40,
+    access: Access | None = None,
+    **limits: float,
+) -> Server:
+    """Return a server that listens; ``limits`` are attributes of it."""
+    pages = Pages(cast(Exporter, source), telemetry_path, max_requests)
+    server = Server(pages, addresses or ["127.0.0.1:0"], access)
+    for name, value in limits.items():
+        assert hasattr(server, name)
+        setattr(server, name, value)
+    return server
+
+
 @contextmanager
 def serving(
     source: FakeSource,
     *,
     telemetry_path: str = "/metrics",
     max_requests: int = 40,
-    guard: Guard | None = None,
+    access: Access | None = None,
     **limits: float,
 ) -> Iterator[tuple[str, int]]:
-    """Serve a source on a loopback port; ``limits`` are attributes of the server."""
-    server = Server(
+    """Serve a source on a loopback port."""
+    server = make_server(
         source,
-        ["127.0.0.1:0"],
         telemetry_path=telemetry_path,
         max_requests=max_requests,
-        guard=guard,
+        access=access,
+        **limits,
     )
-    for name, value in limits.items():
-        assert hasattr(server, name)
-        setattr(server, name, value)
     server.start()
     try:
         yield server.addresses[0]

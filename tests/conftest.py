@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from exporter.watch import Watch
 from tests.databases import JOURNAL_MODES, Files
 from tests.exporters import Command, file_flags
 from tests.servers import Processes, Servers, find_free_port, find_servers
@@ -94,9 +93,3 @@ def foreign_folder() -> Iterator[Path]:
 def web(tmp_path: Path) -> Web:
     """Make certificates in ``tmp_path``; ``web.yml`` is not written yet."""
     return Web(tmp_path)
-
-
-@pytest.fixture
-def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let files that were written just now be read again at once."""
-    monkeypatch.setattr(Watch, "settle_ns", 0)

@@ -22,7 +22,8 @@ from exporter.config import Config, load
 from exporter.counting.checkpoint import Checkpoint
 from exporter.health import ask_health
 from exporter.scrape import Exporter
-from exporter.server import Server
+from exporter.web.pages import Pages
+from exporter.web.server import Server
 from tests.servers import ROOT, Process, Processes, wait_until
 
 BUDGET_SECONDS = 10.0
@@ -32,7 +33,7 @@ NOBODY = 65534
 # and it ends at once, because what measures coverage could not write either.
 AS_NOBODY = f"""
 import os, sys, encodings.ascii, encodings.idna
-import exporter.check, exporter.guard, exporter.service
+import exporter.check, exporter.service
 from exporter.cli import main
 os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})
 code = main()
@@ -130,7 +131,7 @@ def scrape(
 @contextmanager
 def serving(exporter: Exporter) -> Iterator[tuple[str, int]]:
     """Serve an exporter of this process on a loopback port."""
-    server = Server(exporter, ["127.0.0.1:0"])
+    server = Server(Pages(exporter, "/metrics", 40), ["127.0.0.1:0"])
     server.start()
     try:
         yield server.addresses[0]
@@ -211,7 +212,9 @@ class Command:
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.output
         host, port = self.address
-        return ask_health(f"{host}:{port}") is None
+        web = [f for f in self.flags if f.startswith("--web.config.file=")]
+        file = Path(web[0].partition("=")[2]) if web else None
+        return ask_health(f"{host}:{port}", file) is None
 
 
 def file_flags(folder: Path) -> list[str]:

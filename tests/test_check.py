@@ -76,8 +76,8 @@ def test_check_lists_all_problems_at_once(folder: Path, taken_port: int) -> None
         " hakgal_cache_misses_total, hakgal_cache_response_seconds",
         f"PROBLEM  state file {folder}/exporter-state.json: damaged, its checksum"
         " differs; restore it, or counting starts anew",
-        f"PROBLEM  cannot listen on {address}: the port is in use: stop its user or"
-        " choose another port",
+        f"PROBLEM  cannot listen on {address}: Address already in use, want a free port"
+        " above 1023 and an address of this machine, or :PORT",
         "4 problems",
     ]
 
@@ -251,17 +251,17 @@ def test_check_shows_what_protects(folder: Path) -> None:
 
 def test_check_lists_all_problems_of_the_web_configuration(folder: Path) -> None:
     web = Web(folder)
-    web.key.unlink()
     flags = [*file_flags(folder), ANY_PORT, "--web.config.file"]
+    text = f"{TLS}  min_version: TLS10\nbasic_auth_users: {{a: b}}\n"
 
-    done = run("check", *flags, web.write(TLS, "rate_limit: {}\n"))
+    done = run("check", *flags, web.write(text))
 
     assert done.returncode == 2
     assert [line for line in done.stdout.splitlines() if "web.yml" in line] == [
-        f"PROBLEM  {web.file}:4: rate_limit: got what is not supported, want"
-        " --web.max-requests instead",
-        f"PROBLEM  {web.file}:3: tls_server_config.key_file: got '{web.key}' (No such"
-        " file or directory), want a file that can be read",
+        f"PROBLEM  {web.file}:4: tls_server_config.min_version: got text 'TLS10', want"
+        " TLS12 or TLS13",
+        f"PROBLEM  {web.file}:5: basic_auth_users.a: got something else, want a bcrypt"
+        " hash, cost 04 to 16: $2y$10$…",
     ]
 
 

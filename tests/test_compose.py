@@ -175,6 +175,14 @@ def test_the_image_has_the_versions_that_are_tested() -> None:
         assert wanted <= set(re.findall(r"^\S+==\S+", lock.read_text(), re.MULTILINE))
 
 
+def test_the_healthcheck_has_the_settings_of_the_service() -> None:
+    """TLS too: both read the environment, and flags of one are not the other's."""
+    image = (ROOT / "exporter" / "Dockerfile").read_text()
+    assert '\n    CMD ["hakgal-exporter", "healthcheck"]\n' in image
+    assert '\nENTRYPOINT ["hakgal-exporter"]\n' in image
+    assert not {"command", "entrypoint", "healthcheck"} & {*SERVICES["exporter"]}
+
+
 def test_grafana_leaves_the_plugins_of_its_read_only_image_alone() -> None:
     """Grafana 13 has the data source for Prometheus as one, and would unload it."""
     settings = configparser.ConfigParser()

@@ -24,7 +24,7 @@ CHAIN = (
     ("counting",),
     ("collectors",),
     ("scrape",),
-    ("server",),
+    ("web",),
     ("service",),
     ("cli",),
 )

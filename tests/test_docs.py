@@ -49,6 +49,13 @@ def test_links_lead_to_files_and_headings(file: Path) -> None:
         assert not anchor or anchor in anchors(linked), target
 
 
+@each_file
+def test_files_that_are_named_exist(file: Path) -> None:
+    folders = "exporter|tests|prometheus|alertmanager|grafana|docs"
+    for name in re.findall(rf"`((?:{folders})/[\w./-]+)`", file.read_text()):
+        assert (ROOT / name).exists() or "NAME" in name, name
+
+
 @pytest.mark.parametrize("file", ["README.md", "docs/metrics.md"])
 def test_queries_are_promql(file: str, servers: Servers, tmp_path: Path) -> None:
     queries = blocks(file, "promql")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from exporter.addresses import parse_address
 from exporter.old_report import LIMITS
+from exporter.settings import parse_address
 from tests.exporters import run
 from tests.servers import ROOT, Servers
 

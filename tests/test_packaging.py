@@ -63,6 +63,6 @@ def test_an_empty_environment_runs_it(built: Path, tmp_path: Path) -> None:
     program = environment / "bin" / "hakgal-exporter"
     assert run(program, "--version").strip() == f"hakgal-exporter {__version__}"
     python = environment / "bin" / "python"
-    program_text = "import exporter.recorder as r; print(r.__file__)"
+    program_text = "import exporter.service as service; print(service.__file__)"
     where = run(python, "-I", "-c", program_text)
     assert Path(where.strip()).is_relative_to(environment)

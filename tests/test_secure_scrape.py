@@ -4,13 +4,15 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from exporter.guard import Guard
-from exporter.server import Server
+from exporter.web.access import Access
+from exporter.web.pages import Pages
+from exporter.web.server import Server
 from tests.certificates import names_of_localhost
 from tests.clients import Client
 from tests.exporters import make_config, make_exporter
@@ -90,6 +92,12 @@ class Scraped:
         with Client(self.address, self.web.trusting(pair)) as client:
             return serial(client)
 
+    def shows_another_than(self, certificate: str) -> bool:
+        """Tell whether another certificate is shown now."""
+        with suppress(ConnectionError):  # cut off when the new one is read
+            return self.shown() != certificate
+        return False
+
     def wait_for_a_scrape(self) -> None:
         """Wait for one that has begun after now."""
         now = time.time()
@@ -101,9 +109,9 @@ class Scraped:
 def scraped(
     servers: Servers, processes: Processes, web: Web, folder: Path
 ) -> Iterator[Scraped]:
-    guard = Guard(web.write(CLIENTS, users(prometheus="secret")))
+    access = Access(web.write(CLIENTS, users(prometheus="secret")))
     exporter = make_exporter(make_config(folder))
-    server = Server(exporter, ["127.0.0.1:0"], guard=guard)
+    server = Server(Pages(exporter, "/metrics", 40), ["127.0.0.1:0"], access)
     server.idle_seconds = 0.3  # so that each scrape is a connection of its own
     exporter.start()
     server.start()
@@ -122,7 +130,7 @@ def test_prometheus_scrapes_what_is_protected(scraped: Scraped) -> None:
 
     old = scraped.shown()
     scraped.web.servers.issue("server", *names_of_localhost())
-    wait_until(lambda: scraped.shown() != old, PATIENCE_SECONDS)
+    wait_until(lambda: scraped.shows_another_than(old), PATIENCE_SECONDS)
     scraped.wait_for_a_scrape()
 
     ((_, lowest),) = scraped.prometheus.query(f"min_over_time({UP}[1m])")

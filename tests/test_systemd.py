@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporter.config import SETTINGS, load
+from exporter.web.server import Server
 from tests.servers import ROOT
 
 FOLDER = ROOT / "exporter" / "systemd"
@@ -49,7 +50,7 @@ def test_it_sees_the_processes_whose_connections_it_counts() -> None:
 
 def test_it_is_bounded_and_does_not_restart_on_wrong_settings() -> None:
     assert OPTIONS["MemoryMax"]
-    assert int(OPTIONS["TasksMax"]) > 512
+    assert int(OPTIONS["TasksMax"]) > Server.max_connections
     assert OPTIONS["Restart"] == "on-failure"
     assert OPTIONS["RestartPreventExitStatus"] == "2"
 

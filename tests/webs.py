@@ -49,6 +49,16 @@ CLIENTS = f"""\
   client_ca_file: clients.pem
   client_auth_type: RequireAndVerifyClientCert
 """
+SOME_CLIENTS = CLIENTS.replace("RequireAndVerifyClientCert", "VerifyClientCertIfGiven")
+HEADERS = """\
+http_server_config:
+  headers:
+    Strict-Transport-Security: max-age=31536000; includeSubDomains
+    X-Content-Type-Options: nosniff
+    X-Frame-Options: deny
+    X-XSS-Protection: "0"
+    Content-Security-Policy: default-src 'self'
+"""
 
 
 @cache

@@ -1,0 +1,1 @@
+"""HTTP and TLS by tornado: the pages, and who is let in; knows nothing of SQLite."""

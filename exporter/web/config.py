@@ -1,0 +1,147 @@
+"""The web configuration file: TLS, headers and users, as the exporter-toolkit has it.
+
+Whatever is accepted here means the same there; what is not supported is refused.
+"""
+
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from exporter.errors import ConfigError
+from exporter.yaml_file import Value, is_section, read_values
+
+_TLS, _USERS = "tls_server_config.", "basic_auth_users."
+_HEADERS = "http_server_config.headers."
+_FILES = {
+    "cert_file": "a certificate in PEM",
+    "key_file": "the key of the certificate, in PEM, without a passphrase",
+    "client_ca_file": "certificates of authorities, in PEM",
+}
+_CLIENT_AUTH = {
+    "NoClientCert": ssl.CERT_NONE,
+    "VerifyClientCertIfGiven": ssl.CERT_OPTIONAL,
+    "RequireAndVerifyClientCert": ssl.CERT_REQUIRED,
+}
+_VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
+_LINE = "[ -~]+"
+# What may stand where: regular expressions. Headers are those that the toolkit permits.
+_PATTERNS = {
+    **{_TLS + key: _LINE for key in _FILES},
+    _TLS + "client_auth_type": "|".join(_CLIENT_AUTH),
+    _TLS + "min_version": "|".join(_VERSIONS),
+    _HEADERS + "Strict-Transport-Security": _LINE,
+    _HEADERS + "X-Content-Type-Options": "nosniff",
+    _HEADERS + "X-Frame-Options": "deny|sameorigin",
+    _HEADERS + "X-XSS-Protection": _LINE,
+    _HEADERS + "Content-Security-Policy": _LINE,
+}
+# A comparison at cost 17 takes longer than a scrape may, on most machines.
+_HASH = r"\$2[aby]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}"
+
+Stamps = dict[Path, object]
+Texts = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class WebConfig:
+    """What a web configuration file asks for, checked; users with their bcrypt hash."""
+
+    tls: ssl.SSLContext | None
+    files: Mapping[str, Path]  # of certificates, by key
+    headers: Texts
+    users: Texts
+
+    @property
+    def protection(self) -> frozenset[str]:
+        """What it takes to come in."""
+        is_needed = self.tls and self.tls.verify_mode is ssl.CERT_REQUIRED
+        parts = {"TLS": self.tls, "client certificates": is_needed, "users": self.users}
+        return frozenset(name for name, is_there in parts.items() if is_there)
+
+
+def stamp(path: Path) -> object:
+    """Return what differs once a file was written or replaced, None without one."""
+    with suppress(OSError):
+        status = path.stat()
+        return status.st_mtime_ns, status.st_size, status.st_ino
+    return None
+
+
+def read(path: Path, stamps: Stamps) -> WebConfig:
+    """Return what a file asks for, or raise ConfigError with all mistakes.
+
+    The files that are read are added to ``stamps``.
+    """
+    problems: list[str] = []
+    stamps[path] = stamp(path)
+    values = read_values(str(path), "web.config.file", problems)
+    problems += [text for value in values if (text := _problem(value))]
+    tls, headers, users = (
+        {v.name.removeprefix(s): v.text for v in values if v.name.startswith(s)}
+        for s in (_TLS, _HEADERS, _USERS)
+    )
+    problems = problems or [f"{path}: {_TLS}{text}" for text in _missing(tls)]
+    if users and not find_spec("bcrypt"):
+        problems.append(f"{path}: got users, want pip install 'hakgal-exporter[auth]'")
+    if problems:
+        raise ConfigError(problems)
+    files = {key: path.parent / tls[key] for key in _FILES if key in tls}
+    stamps |= {file: stamp(file) for file in files.values()}
+    context = _context(path, tls, files) if tls else None
+    return WebConfig(context, files, headers, users)
+
+
+def _problem(value: Value) -> str | None:
+    name = value.name
+    if name.startswith(_USERS) and len(value.keys) == 2:
+        # Never shown, not even when it is wrong: it may be the password itself.
+        wanted = "a bcrypt hash, cost 04 to 16: $2y$10$…"
+        is_right = re.fullmatch(_HASH, value.text)
+        return None if is_right else value.refusal(wanted, "something else")
+    is_dotted = any("." in key for key in value.keys)
+    if not is_dotted and (pattern := _PATTERNS.get(name)):
+        wanted = "a line of text" if pattern == _LINE else pattern.replace("|", " or ")
+        return None if re.fullmatch(pattern, value.text) else value.refusal(wanted)
+    if value.is_null and is_section(name, (*_PATTERNS, _USERS)):
+        return None
+    wanted = f"one of {', '.join(_PATTERNS)}, {_USERS}NAME"
+    return value.refusal(wanted, "an unknown key")
+
+
+def _missing(tls: Texts) -> Iterator[str]:
+    """Yield what is missing beside what is there."""
+    for key in ("cert_file", "key_file"):
+        if tls and key not in tls:
+            yield f"{key}: got nothing, want {_FILES[key]}"
+    got = tls.get("client_auth_type", "NoClientCert")
+    if (got == "NoClientCert") is ("client_ca_file" in tls):
+        yield f"client_auth_type: got {got}, want client_ca_file with one that verifies"
+
+
+def _context(path: Path, tls: Texts, files: Mapping[str, Path]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[tls.get("min_version", "TLS12")]
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.set_alpn_protocols(["http/1.1"])
+    # A scraper keeps its connection; who resumes would not be looked at again.
+    context.num_tickets = 0
+    for key, file in files.items():
+        try:
+            file.read_bytes()  # the ssl module does not say which file is missing
+            if key == "key_file":
+                # With none, OpenSSL would ask for a passphrase on the terminal.
+                context.load_cert_chain(files["cert_file"], file, password="")
+            if key == "client_ca_file":
+                context.load_verify_locations(file)
+        except OSError as error:  # SSLError is one
+            got = f"{str(file)!r} ({error.strerror or error})"
+            where = f"{path}: {_TLS}{key}"
+            raise ConfigError([f"{where}: got {got}, want {_FILES[key]}"]) from error
+    context.verify_mode = _CLIENT_AUTH[tls.get("client_auth_type", "NoClientCert")]
+    # As in Go, what is in the file is trusted, also without its own issuer.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context

@@ -1,0 +1,178 @@
+"""What each path answers."""
+
+import asyncio
+import gzip
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from copy import copy
+from functools import partial
+from html import escape
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from prometheus_client import exposition
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics import exposition as openmetrics
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
+
+from exporter import __version__
+from exporter.errors import ExporterError
+from exporter.logs import Failures
+from exporter.scrape import Exporter
+from exporter.scrape.worker import Outcome, isolate
+
+GZIP_LEVEL = 1  # a page of 50 kB: 0.1 ms and 8.4 kB; level 9: 1.7 ms and 6.9 kB
+DEFAULT_TIMEOUT_SECONDS = 10.0  # Prometheus' own default scrape timeout
+LONGEST_BUDGET_SECONDS = 60.0  # no reader should hold on to a database for longer
+LEAST_BUDGET_SECONDS = 0.5  # with less, all would fail, and be logged as failing
+OFFSET_SECONDS = 0.5  # for writing, compressing and transporting the page
+
+_LANDING_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>HAK/GAL exporter</title></head><body>
+<h1>HAK/GAL exporter {version}</h1>
+<ul><li><a href="{metrics}">Metrics</a></li><li><a href="-/healthy">Health</a></li>
+<li><a href="-/ready">Readiness</a></li></ul></body></html>
+"""
+_HTML = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+Headers = dict[str, str]
+
+
+class Response(NamedTuple):
+    """An answer, but for what the server adds to each."""
+
+    status: HTTPStatus
+    body: bytes
+    headers: Headers
+
+
+class Pages:
+    """The pages that show a source; ``max_requests`` 0 means no limit."""
+
+    def __init__(self, source: Exporter, path: str, max_requests: int) -> None:
+        self._source, self._telemetry_path = source, path
+        self._max_requests, self._running = max_requests, 0
+        self._failures = Failures()
+
+    async def answer(self, request: HTTPServerRequest) -> Response:
+        """Answer a request, whatever happens."""
+        try:
+            return await self._route(request)
+        # A fault outside the collectors, which scrape isolates, costs one answer and
+        # not the server; the client learns nothing of it.
+        except Exception as error:
+            self._failures.note("request", error)
+            message = "internal error, the exporter's log has the details"
+            return plain_text(HTTPStatus.INTERNAL_SERVER_ERROR, message)
+
+    async def _route(self, request: HTTPServerRequest) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            allow = {"Allow": "GET, HEAD"}
+            return plain_text(HTTPStatus.METHOD_NOT_ALLOWED, "use GET or HEAD", allow)
+        match request.path:
+            case self._telemetry_path:
+                return await self._metrics(request)
+            case "/-/healthy":
+                return plain_text(HTTPStatus.OK, "HAK/GAL exporter is healthy.")
+            case "/-/ready":
+                if reason := self._source.not_ready():
+                    return plain_text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+                return plain_text(HTTPStatus.OK, "HAK/GAL exporter is ready.")
+            case "/":
+                metrics = escape(self._telemetry_path.removeprefix("/"))
+                page = _LANDING_PAGE.format(version=__version__, metrics=metrics)
+                return Response(HTTPStatus.OK, page.encode(), _HTML)
+        return plain_text(HTTPStatus.NOT_FOUND, "not found")
+
+    async def _metrics(self, request: HTTPServerRequest) -> Response:
+        query = request.query_arguments
+        names = {n.decode(errors="replace") for n in query.get("name[]", ())}
+        collectors = {n.decode(errors="replace") for n in query.get("collect[]", ())}
+        valid = self._source.collector_names
+        if not collectors <= valid:
+            message = f"unknown collector; there are: {', '.join(sorted(valid))}"
+            return plain_text(HTTPStatus.BAD_REQUEST, message)
+        if self._running >= self._max_requests > 0:
+            message = f"limit of {self._max_requests} concurrent requests reached"
+            return plain_text(HTTPStatus.SERVICE_UNAVAILABLE, message)
+        self._running += 1
+        try:
+            asked = request.headers, names, frozenset(collectors) or valid
+            outcome = await in_thread(self._exposition, *asked)
+        finally:
+            self._running -= 1
+        if outcome.error:
+            raise outcome.error
+        self._failures.note("request", None)
+        return outcome.result  # type: ignore[no-any-return]
+
+    def _exposition(
+        self, asked: HTTPHeaders, names: set[str], collectors: frozenset[str]
+    ) -> Response:
+        generate, content_type = choose_format(asked.get("Accept", ""))
+        budget = budget_seconds(asked.get("X-Prometheus-Scrape-Timeout-Seconds", ""))
+        families = self._source.collect(budget, collectors)
+        shown = _named(families, names) if names else families
+        body = generate(SimpleNamespace(collect=lambda: shown))
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if exposition.gzip_accepted(asked.get("Accept-Encoding", "")):
+            body = gzip.compress(body, GZIP_LEVEL, mtime=0)
+            headers["Content-Encoding"] = "gzip"
+        return Response(HTTPStatus.OK, body, headers)
+
+
+def plain_text(status: HTTPStatus, line: str, more: Headers | None = None) -> Response:
+    """Return one line of text as an answer, with more headers."""
+    headers = {"Content-Type": "text/plain; charset=utf-8"} | (more or {})
+    return Response(status, f"{line}\n".encode(), headers)
+
+
+async def in_thread(call: Callable[..., object], *arguments: Any) -> Outcome:
+    """Return how a call fares in a daemon thread: one that hangs keeps no process."""
+    future = Future[Outcome]()
+    future.set_running_or_notify_cancel()  # whoever waits may give up, this goes on
+
+    def run() -> None:
+        future.set_result(isolate(call, *arguments))
+
+    try:
+        threading.Thread(target=run, daemon=True).start()
+    except (RuntimeError, MemoryError) as error:  # no more threads to be had
+        return Outcome(None, ExporterError(str(error)))
+    return await asyncio.wrap_future(future)
+
+
+def choose_format(accept: str) -> tuple[Callable[[Any], bytes], str]:
+    """Return the writer for an Accept header, and its content type."""
+    try:
+        generate, content_type = exposition.choose_encoder(accept)
+    except TypeError:  # of the library, at a version such as x.y
+        return exposition.generate_latest, exposition.CONTENT_TYPE_PLAIN_0_0_4
+    if content_type.startswith("application/openmetrics-text"):
+        # Our names need no escaping: to look for what does would double the time.
+        generate = partial(openmetrics.generate_latest, escaping=openmetrics.ALLOWUTF8)
+    return generate, content_type
+
+
+def budget_seconds(scrape_timeout: str) -> float:
+    """Return the seconds that a scrape may take, from Prometheus' timeout header."""
+    try:
+        timeout = float(scrape_timeout)
+    except ValueError:
+        timeout = 0.0
+    if not timeout > 0.0:
+        timeout = DEFAULT_TIMEOUT_SECONDS
+    budget = max(timeout - OFFSET_SECONDS, timeout / 2, LEAST_BUDGET_SECONDS)
+    return min(budget, LONGEST_BUDGET_SECONDS)
+
+
+def _named(families: list[Metric], names: set[str]) -> list[Metric]:
+    """Return what was asked for by the names of samples, as the library does."""
+    asked_for = [copy(family) for family in families]
+    for family in asked_for:
+        family.samples = [one for one in family.samples if one.name in names]
+    return [family for family in asked_for if family.samples]

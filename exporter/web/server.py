@@ -1,0 +1,192 @@
+"""The HTTP server: listens, limits connections, sends answers; tornado does the rest.
+
+Its event loop has a thread of its own; nothing that may take long runs there.
+"""
+
+import asyncio
+import logging
+import resource
+import socket
+import threading
+from collections.abc import Sequence
+from email.utils import formatdate
+from functools import partial
+from typing import Any, cast
+
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets
+
+from exporter.errors import ServerError
+from exporter.settings import parse_address
+from exporter.web.access import Access
+from exporter.web.pages import Pages
+
+BACKLOG = 1024  # connections of a burst that are dropped come again after a second
+# Of a client that does not read; twice that with what the kernel adds. Left to itself,
+# it would hold 2.5 MB for each.
+SEND_BUFFER_BYTES = 64 * 1024
+HEAD_LIMIT_BYTES = 32 * 1024
+# What the exporter has open at most beside connections: log, listeners, state file,
+# both databases with their side files twice, files in /proc, the event loop.
+OWN_DESCRIPTORS = 40
+
+logger = logging.getLogger(__name__)
+
+
+class Server:
+    """Serves the pages of a source on one or more addresses."""
+
+    idle_seconds = 150.0  # for a request; longer than usual scrape intervals
+    stop_seconds = 3.0  # for what is being served when the server stops
+    look_seconds = 1.0  # between looks at the web configuration file
+    max_connections = 128
+
+    def __init__(
+        self, pages: Pages, addresses: Sequence[str], access: Access | None = None
+    ) -> None:
+        """Listen, or raise ServerError; without ``access``, everybody is let in."""
+        # It would tell of each client that is malformed, or that gives up.
+        logging.getLogger("tornado.general").setLevel(logging.ERROR)
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        left = max(1, most - OWN_DESCRIPTORS)
+        if most != resource.RLIM_INFINITY:
+            self.max_connections = min(self.max_connections, left)
+        self._pages, self.access = pages, access
+        self._listeners = listen_on_all(addresses)
+        self.addresses = [one.getsockname()[:2] for one in self._listeners]
+        # Connections whose client we wait for, the longest first, and the others.
+        self._waiting: dict[IOStream, None] = {}
+        self._busy: set[IOStream] = set()
+        self._loop = asyncio.new_event_loop()
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+
+    def start(self) -> None:
+        """Serve in the background until stopped."""
+        self._thread.start()
+        for host, port in self.addresses:
+            logger.info("listening", extra={"fields": {"host": host, "port": port}})
+
+    def stop(self) -> None:
+        """Refuse new connections, finish what is being served, close the rest."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join(2 * self.stop_seconds)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        http = _Http(self)
+        http.add_sockets(self._listeners)
+        while not self._stopping.is_set():
+            try:
+                seconds = self.look_seconds if self.access else None
+                await asyncio.wait_for(self._stopping.wait(), seconds)
+            except TimeoutError:
+                if self.access and self.access.look():
+                    logger.info("web configuration read again")
+                    http.ssl_options = self.access.config.tls
+                    for stream in [*self._waiting]:  # they come again, by new rules
+                        stream.close()
+        http.stop()
+        until = self._loop.time() + self.stop_seconds
+        while self._loop.time() < until and (
+            self._busy or any(stream.writing() for stream in self._waiting)
+        ):
+            await asyncio.sleep(0.02)
+        await http.close_all_connections()
+
+    def admit(self, stream: IOStream) -> bool:
+        """Take a new connection; if there are too many, cut off another one."""
+        if len(self._waiting) + len(self._busy) >= self.max_connections:
+            oldest = next(iter(self._waiting), stream)
+            self._waiting.pop(oldest, None)
+            oldest.close()
+        if not stream.closed():
+            self._waiting[stream] = None
+        return not stream.closed()
+
+    def forget(self, stream: IOStream) -> None:
+        """Drop a connection that was closed."""
+        self._waiting.pop(stream, None)
+        self._busy.discard(stream)
+
+    async def answer(self, request: HTTPServerRequest) -> None:
+        """Answer a request, unless its client has gone."""
+        connection = cast(HTTP1Connection, request.connection)
+        stream = connection.stream
+        response = None
+        if self.access and not stream.closed():
+            response = await self.access.refusal(request)
+        # Closed to make room, or by a client that has sent many requests at once.
+        if response is None and not stream.closed():
+            del self._waiting[stream]
+            self._busy.add(stream)
+            response = await self._pages.answer(request)
+            self._busy.discard(stream)
+        if response is None or stream.closed():
+            return connection.close()
+        self._waiting.pop(stream, None)
+        self._waiting[stream] = None  # behind all others
+        headers = HTTPHeaders(response.headers)
+        headers.update(self.access.config.headers if self.access else {})
+        headers["Content-Length"] = str(len(response.body))
+        headers["Date"] = formatdate(usegmt=True)
+        headers["Server"] = "hakgal-exporter"
+        headers["X-Content-Type-Options"] = "nosniff"
+        if self._stopping.is_set():
+            headers["Connection"] = "close"
+        start = ResponseStartLine("", response.status, response.status.phrase)
+        body = b"" if request.method == "HEAD" else response.body
+        connection.write_headers(start, headers, body)
+        connection.finish()
+
+
+class _Http(HTTPServer):
+    """The library's server, which tells ours of each connection."""
+
+    def initialize(self, server: Server) -> None:  # type: ignore[override]
+        self._server = server
+        super().initialize(
+            partial(IOLoop.current().spawn_callback, server.answer),
+            ssl_options=server.access.config.tls if server.access else None,
+            idle_connection_timeout=server.idle_seconds,
+            max_header_size=HEAD_LIMIT_BYTES,
+            max_body_size=0,  # GET and HEAD have none
+            max_buffer_size=2 * HEAD_LIMIT_BYTES,
+        )
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        if self._server.admit(stream):
+            super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        super().on_close(server_conn)
+        self._server.forget(cast(HTTP1ServerConnection, server_conn).stream)
+
+
+def listen_on_all(addresses: Sequence[str]) -> list[socket.socket]:
+    """Return listening sockets for every address, or raise ServerError."""
+    listeners: list[socket.socket] = []
+    for address in addresses:
+        host, port = parse_address(address)
+        both = host if host != "::" else ""  # IPv6 alone is nobody's wish
+        try:
+            listeners += bind_sockets(port, both, backlog=BACKLOG)
+        except (OSError, UnicodeError) as error:  # the latter of names with dots
+            for listener in listeners:
+                listener.close()
+            wanted = "a free port above 1023 and an address of this machine, or :PORT"
+            reason = getattr(error, "strerror", None) or error
+            text = f"cannot listen on {address}: {reason}, want {wanted}"
+            raise ServerError(text) from error
+    for listener in listeners:  # accepted sockets inherit it
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    return listeners
