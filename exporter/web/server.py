@@ -58,8 +58,8 @@ class Server:
         self._pages, self.access = pages, access
         self._listeners = listen_on_all(addresses)
         self.addresses = [one.getsockname()[:2] for one in self._listeners]
-        # Connections whose client we wait for, the longest first, and the others.
-        self._waiting: dict[IOStream, None] = {}
+        # Those whose client we wait for, the longest first: if answered before; others.
+        self._waiting: dict[IOStream, bool] = {}
         self._busy: set[IOStream] = set()
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
@@ -93,8 +93,9 @@ class Server:
                 if self.access and self.access.look():
                     logger.info("web configuration read again")
                     http.ssl_options = self.access.config.tls
-                    for stream in [*self._waiting]:  # they come again, by new rules
-                        stream.close()
+                    for stream, is_kept in [*self._waiting.items()]:
+                        if is_kept:  # its client comes again, by the new rules
+                            stream.close()
         http.stop()
         until = self._loop.time() + self.stop_seconds
         while self._loop.time() < until and (
@@ -110,7 +111,7 @@ class Server:
             self._waiting.pop(oldest, None)
             oldest.close()
         if not stream.closed():
-            self._waiting[stream] = None
+            self._waiting[stream] = False
         return not stream.closed()
 
     def forget(self, stream: IOStream) -> None:
@@ -134,7 +135,7 @@ class Server:
         if response is None or stream.closed():
             return connection.close()
         self._waiting.pop(stream, None)
-        self._waiting[stream] = None  # behind all others
+        self._waiting[stream] = True  # behind all others
         headers = HTTPHeaders(response.headers)
         headers.update(self.access.config.headers if self.access else {})
         headers["Content-Length"] = str(len(response.body))
