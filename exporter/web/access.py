@@ -1,7 +1,6 @@
 """Who is let in: TLS and users, as the web configuration file has them.
 
-The file and the certificates that it names are looked at again and again. What cannot
-be used is not used: the last good state stays, and with it the protection.
+What cannot be used of it is not used: the last good state stays, with its protection.
 """
 
 import asyncio
@@ -38,10 +37,9 @@ class Access:
     def look(self) -> bool:
         """Read the files again if they have changed, and not since the last look.
 
-        A file that is half written may well be valid, and ask for less protection than
-        the whole one; a certificate is renewed a moment before its key. What would open
-        the server is refused: a file may have been emptied by accident. Nor can TLS be
-        switched on: plain connections would go on beside it.
+        Half a file may be valid; a certificate is renewed a moment before its key. What
+        would open the server is refused: a file may have been emptied by accident. Nor
+        can TLS be switched on: plain connections would go on beside it.
         """
         before, self._seen = self._seen, {path: stamp(path) for path in self._read_as}
         if self._seen in (self._read_as, {}) or self._seen != before:
@@ -76,10 +74,8 @@ class Access:
 class Logins:
     """Compares log-ins with bcrypt hashes, which is slow on purpose.
 
-    So the right ones are remembered, as a keyed digest of user, hash and password: of
-    no use outside this process, and without effect once the hash has changed. Of the
-    others, one is compared at a time, and addresses take turns: a flood waits for
-    itself. How long an answer takes does not tell whether a user exists.
+    Right ones are remembered, as keyed digests. Of the others, one is compared at a
+    time; addresses take turns. The time of an answer does not tell if a user exists.
     """
 
     def __init__(self) -> None:

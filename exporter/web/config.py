@@ -1,7 +1,4 @@
-"""The web configuration file: TLS, headers and users, as the exporter-toolkit has it.
-
-Whatever is accepted here means the same there; what is not supported is refused.
-"""
+"""The web configuration file: what is accepted means the same to exporter-toolkit."""
 
 import re
 import ssl
@@ -72,10 +69,7 @@ def stamp(path: Path) -> object:
 
 
 def read(path: Path, stamps: Stamps) -> WebConfig:
-    """Return what a file asks for, or raise ConfigError with all mistakes.
-
-    The files that are read are added to ``stamps``.
-    """
+    """Return what a file asks for, or raise ConfigError. Stamps what it reads."""
     problems: list[str] = []
     stamps[path] = stamp(path)
     values = read_values(str(path), "web.config.file", problems)

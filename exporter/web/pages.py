@@ -62,9 +62,7 @@ class Pages:
         """Answer a request, whatever happens."""
         try:
             return await self._route(request)
-        # A fault outside the collectors, which scrape isolates, costs one answer and
-        # not the server; the client learns nothing of it.
-        except Exception as error:
+        except Exception as error:  # outside the collectors; costs one answer
             self._failures.note("request", error)
             message = "internal error, the exporter's log has the details"
             return plain_text(HTTPStatus.INTERNAL_SERVER_ERROR, message)
@@ -164,8 +162,7 @@ def budget_seconds(scrape_timeout: str) -> float:
         timeout = float(scrape_timeout)
     except ValueError:
         timeout = 0.0
-    if not timeout > 0.0:
-        timeout = DEFAULT_TIMEOUT_SECONDS
+    timeout = timeout if timeout > 0.0 else DEFAULT_TIMEOUT_SECONDS
     budget = max(timeout - OFFSET_SECONDS, timeout / 2, LEAST_BUDGET_SECONDS)
     return min(budget, LONGEST_BUDGET_SECONDS)
 

@@ -1,21 +1,20 @@
-"""The HTTP server: listens, limits connections, sends answers; tornado does the rest.
-
-Its event loop has a thread of its own; nothing that may take long runs there.
-"""
+"""The HTTP server: an event loop of tornado's, in a thread; nothing slow runs there."""
 
 import asyncio
 import logging
+import math
 import resource
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from email.utils import formatdate
-from functools import partial
 from typing import Any, cast
 
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
+from tornado.httputil import HTTPHeaders, ResponseStartLine
+from tornado.httputil import HTTPServerRequest as Request
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
@@ -26,13 +25,11 @@ from exporter.web.access import Access
 from exporter.web.pages import Pages
 
 BACKLOG = 1024  # connections of a burst that are dropped come again after a second
-# Of a client that does not read; twice that with what the kernel adds. Left to itself,
-# it would hold 2.5 MB for each.
+# Of a client that does not read, twice that; left to itself, the kernel holds 2.5 MB.
 SEND_BUFFER_BYTES = 64 * 1024
 HEAD_LIMIT_BYTES = 32 * 1024
-# What the exporter has open at most beside connections: log, listeners, state file,
-# both databases with their side files twice, files in /proc, the event loop.
-OWN_DESCRIPTORS = 40
+GRACE_SECONDS = 0.1  # for a connection, before it may have to make room
+OWN_DESCRIPTORS = 40  # at most, beside connections: databases, listeners, log, /proc
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +55,8 @@ class Server:
         self._pages, self.access = pages, access
         self._listeners = listen_on_all(addresses)
         self.addresses = [one.getsockname()[:2] for one in self._listeners]
-        # Those whose client we wait for, the longest first: if answered before; others.
-        self._waiting: dict[IOStream, bool] = {}
+        # Connections whose client we wait for, since when, oldest first; the others.
+        self._waiting: dict[IOStream, float] = {}
         self._busy: set[IOStream] = set()
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
@@ -84,7 +81,7 @@ class Server:
 
     async def _serve(self) -> None:
         http = _Http(self)
-        http.add_sockets(self._listeners)
+        http.add_sockets([_Listener(one, self) for one in self._listeners])
         while not self._stopping.is_set():
             try:
                 seconds = self.look_seconds if self.access else None
@@ -93,61 +90,77 @@ class Server:
                 if self.access and self.access.look():
                     logger.info("web configuration read again")
                     http.ssl_options = self.access.config.tls
-                    for stream, is_kept in [*self._waiting.items()]:
-                        if is_kept:  # its client comes again, by the new rules
-                            stream.close()
         http.stop()
         until = self._loop.time() + self.stop_seconds
-        while self._loop.time() < until and (
-            self._busy or any(stream.writing() for stream in self._waiting)
-        ):
+        while self._busy or any(map(IOStream.writing, self._waiting)):
+            if self._loop.time() > until:
+                break
             await asyncio.sleep(0.02)
         await http.close_all_connections()
 
-    def admit(self, stream: IOStream) -> bool:
-        """Take a new connection; if there are too many, cut off another one."""
+    def has_room(self) -> bool:
+        """Tell if a connection may be accepted; if need be, the oldest makes room."""
+        since = next(iter(self._waiting.values()), math.inf)
+        is_full = len(self._waiting) + len(self._busy) >= self.max_connections
+        return not is_full or self._loop.time() - since > GRACE_SECONDS
+
+    def begin(self, request: Request) -> None:
+        """Begin to answer, unless a client has sent much at once and has gone."""
+        connection = cast(HTTP1Connection, request.connection)
+        if connection.stream.closed():
+            connection.detach()  # ends it; closed alone, it would be worked through
+        else:
+            IOLoop.current().spawn_callback(self._answer, connection, request)
+
+    def wait_for(self, stream: IOStream) -> None:
+        """Wait for a client, behind all others; the first of them may make room."""
+        self.forget(stream)
         if len(self._waiting) + len(self._busy) >= self.max_connections:
-            oldest = next(iter(self._waiting), stream)
-            self._waiting.pop(oldest, None)
+            oldest = next(iter(self._waiting))
+            self.forget(oldest)
             oldest.close()
-        if not stream.closed():
-            self._waiting[stream] = False
-        return not stream.closed()
+        self._waiting[stream] = self._loop.time()
 
     def forget(self, stream: IOStream) -> None:
         """Drop a connection that was closed."""
         self._waiting.pop(stream, None)
         self._busy.discard(stream)
 
-    async def answer(self, request: HTTPServerRequest) -> None:
-        """Answer a request, unless its client has gone."""
-        connection = cast(HTTP1Connection, request.connection)
+    async def _answer(self, connection: HTTP1Connection, request: Request) -> None:
         stream = connection.stream
-        response = None
-        if self.access and not stream.closed():
-            response = await self.access.refusal(request)
-        # Closed to make room, or by a client that has sent many requests at once.
-        if response is None and not stream.closed():
+        response = await self.access.refusal(request) if self.access else None
+        if response is None and not stream.closed():  # to make room
             del self._waiting[stream]
             self._busy.add(stream)
             response = await self._pages.answer(request)
             self._busy.discard(stream)
         if response is None or stream.closed():
             return connection.close()
-        self._waiting.pop(stream, None)
-        self._waiting[stream] = True  # behind all others
+        self.wait_for(stream)
         headers = HTTPHeaders(response.headers)
         headers.update(self.access.config.headers if self.access else {})
         headers["Content-Length"] = str(len(response.body))
         headers["Date"] = formatdate(usegmt=True)
         headers["Server"] = "hakgal-exporter"
         headers["X-Content-Type-Options"] = "nosniff"
-        if self._stopping.is_set():
-            headers["Connection"] = "close"
         start = ResponseStartLine("", response.status, response.status.phrase)
         body = b"" if request.method == "HEAD" else response.body
         connection.write_headers(start, headers, body)
         connection.finish()
+
+
+class _Listener(socket.socket):
+    """Accepts while there is room; a client waits in the backlog meanwhile."""
+
+    def __init__(self, listener: socket.socket, server: Server) -> None:
+        super().__init__(fileno=listener.detach())
+        self._server = server
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if not self._server.has_room():
+            time.sleep(0.005)  # or the event loop would spin
+            raise BlockingIOError
+        return super().accept()
 
 
 class _Http(HTTPServer):
@@ -156,7 +169,7 @@ class _Http(HTTPServer):
     def initialize(self, server: Server) -> None:  # type: ignore[override]
         self._server = server
         super().initialize(
-            partial(IOLoop.current().spawn_callback, server.answer),
+            server.begin,
             ssl_options=server.access.config.tls if server.access else None,
             idle_connection_timeout=server.idle_seconds,
             max_header_size=HEAD_LIMIT_BYTES,
@@ -165,8 +178,8 @@ class _Http(HTTPServer):
         )
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        if self._server.admit(stream):
-            super().handle_stream(stream, address)
+        self._server.wait_for(stream)
+        super().handle_stream(stream, address)
 
     def on_close(self, server_conn: object) -> None:
         super().on_close(server_conn)
