@@ -1,6 +1,6 @@
 """Killed, or refused something, at each of its calls to the system in turn.
 
-A scrape makes some 160: connection taken, files looked at and read, state file written,
+A scrape makes some 130: connection taken, files looked at and read, state file written,
 made durable and renamed, page sent. What a scraper has seen may never count again, and
 nothing may be lost, whichever of them was the last one.
 """
@@ -30,6 +30,8 @@ STATE_ERRORS = (
 )
 OTHER_ERRORS = (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.EACCES, errno.EINTR)
 MORE_TRIES = 200
+# They tell of each socket that fails in a way that they do not know.
+LIBRARIES = ("logger=asyncio ", "logger=tornado.")
 PATIENCE_SECONDS = 1.0  # a connection that is not accepted would be waited for
 
 
@@ -158,7 +160,8 @@ def refuse_anything(effort: Effort) -> Found:
             action = scene.rng.choice((Action.FAIL, Action.FAIL_FROM_THERE_ON))
             if error == errno.EINTR:
                 action = Action.FAIL
-            with scene.one_try(f"{name} at call {number}, {action.name}"):
+            what = f"{name} at call {number}, {action.name}"
+            with scene.one_try(what, excused=LIBRARIES):
                 _refuse(scene, ALL_KINDS, number, action, error)
                 last = scene.calls.made[-1:]
                 scene.trial.tell(f"last call {last}")

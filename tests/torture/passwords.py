@@ -17,7 +17,7 @@ from tests.webs import basic, hash_of
 
 COST = 10  # what the documentation advises
 NEWCOMERS = 8
-ATTACKERS = 10  # addresses; from 16 on, whoever else has none yet is put off
+ATTACKERS = 10  # addresses; each has its turn, so that they must not be too many
 # Of what a known and an unknown user take; twice the work, or none, is far outside.
 WIDEST_RATIO = 1.5
 
@@ -102,10 +102,10 @@ def play_timing(effort: Effort) -> Found:
     with _protected(effort, found) as victim:
         for number in range(max(10, effort.times(30))):
             for user in effort.rng.sample([*work], 2):
-                before, begin = _used(victim), time.perf_counter()
+                before, begin = victim.work_seconds, time.perf_counter()
                 status = victim.get(authorization=basic(user, f"{number}")).status
                 waits[user].append(time.perf_counter() - begin)
-                work[user].append(_used(victim) - before)
+                work[user].append(victim.work_seconds - before)
                 if status != 401:
                     found.note("crashed", f"{user} was answered {status}")
                 found.tried += 1
@@ -115,11 +115,6 @@ def play_timing(effort: Effort) -> Found:
     fast, slow = (1000 * statistics.median(seconds) for seconds in waits.values())
     print(f"  median of log-ins: {fast:.1f} ms for a user, {slow:.1f} ms for none")
     return found
-
-
-def _used(victim: Victim) -> float:
-    times = victim.process.cpu_times()
-    return float(times.user + times.system)
 
 
 def play_headers(effort: Effort) -> Found:
@@ -136,29 +131,10 @@ def play_headers(effort: Effort) -> Found:
         *(b"Basic " + code + b" x", b'Basic "' + code + b'"', b"Basic " + CANARY),
         *(b"Basic " + code.swapcase(), b"Basic-" + code, b"Basic;" + code, b"B" * 9000),
     )
-    passwords = (
-        *(
-            "",
-            "righ",
-            "right ",
-            " right",
-            "Right",
-            "right\0",
-            "\0",
-            "right\0x",
-            "x" * 72,
-        ),
-        *(
-            "x" * 73,
-            "right" + "x" * 68,
-            "x" * 20_000,
-            "rïght",
-            "right\n",
-            ":",
-            ":right",
-        ),
-    )
-    users = (
+    passwords = ["", "righ", "right ", " right", "Right", "right\0", "\0", "right\0x"]
+    passwords += ["x" * 72, "x" * 73, "right" + "x" * 68, "x" * 20_000, "rïght"]
+    passwords += ["right\n", ":", ":right"]
+    users = [
         "",
         "alic",
         "alice ",
@@ -167,42 +143,30 @@ def play_headers(effort: Effort) -> Found:
         "a" * 9000,
         "alice:alice",
         "älice",
-    )
+    ]
     logins = [basic("alice", password).encode() for password in passwords]
     logins += [basic(user, "right").encode() for user in users]
-    logins += [
-        b"Basic " + base64.b64encode(b"alice"),
-        b"Basic " + base64.b64encode(b""),
-    ]
-    heads = [b"Authorization: " + value + b"\r\n" for value in (*wrong, *logins)]
-    heads += [b"Authorization: " + right + b"\r\nAuthorization: " + right + b"\r\n"]
-    heads += [b"Authorization: Basic x\r\nAuthorization: " + right + b"\r\n"]
-    heads += [b"Authorization: " + right + b"\r\nauthorization: Basic x\r\n"]
-    heads += [
-        b"Proxy-Authorization: " + right + b"\r\n",
-        b"X: a\r\n Y: " + right + b"\r\n",
-    ]
-    heads += [
-        b"Authorization : " + right + b"\r\n",
-        b"\0Authorization: " + right + b"\r\n",
-    ]
-    heads += [
-        b"Authorization: Basic " + code + b"\0\r\n",
-        b"Cookie: " + right + b"\r\n",
+    logins += [b"Basic " + base64.b64encode(text) for text in (b"alice", b"")]
+    login, other = b"Authorization: " + right, b"Authorization: Basic x"
+    heads = [
+        *(b"Authorization: " + value for value in (*wrong, *logins)),
+        *(login + b"\r\n" + login, other + b"\r\n" + login, login + b"\r\n" + other),
+        *(b"Proxy-" + login, b"X: a\r\n " + login, b"\0" + login, login + b"\0"),
+        *(login.replace(b":", b" :"), b"Cookie: " + right),
     ]
     with _protected(effort, found) as victim:
 
         def attack(number: int) -> None:
             head = heads[number % len(heads)]
             method = (b"GET", b"HEAD", b"POST", b"OPTIONS")[number // len(heads) % 4]
-            message = method + b" /metrics HTTP/1.1\r\n" + head + b"\r\n"
+            message = method + b" /metrics HTTP/1.0\r\n" + head + b"\r\n\r\n"
             (reply,) = parse_replies(exchange(victim.address, message))
-            assert reply.status in (400, 401, 431), f"{message[:200]!r}: {reply}"
+            assert reply.status in (400, 401), f"{message[:200]!r}: {reply}"
             assert objection(reply) is None, objection(reply)
 
         # Few at a time: what nobody knows yet is compared, and from one address only.
         by_many(found, effort.times(8 * len(heads)), attack, threads=4)
-        url = b"GET http://alice:right@127.0.0.1/metrics?alice:right HTTP/1.1\r\n\r\n"
+        url = b"GET http://alice:right@127.0.0.1/metrics?alice:right HTTP/1.0\r\n\r\n"
         (reply,) = parse_replies(exchange(victim.address, url))
         if reply.status != 401:
             found.note("crashed", f"let in by the address: {reply}")

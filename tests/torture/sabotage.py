@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.servers import ROOT
+from tests.torture.report import FINDINGS
 
 
 class Sabotage(NamedTuple):
@@ -26,120 +27,51 @@ class Sabotage(NamedTuple):
     share: float = 0.1
 
 
+_MANY = "max_connections = 128", "max_connections = 100_000"
+_TELL = "setLevel(logging.ERROR)", "setLevel(logging.DEBUG)"
 SABOTAGES = (
-    Sabotage("drip byte", "server", "receive_seconds = 10.0", "receive_seconds = 60.0"),
+    Sabotage("drip byte", "web/server", *_MANY),
+    Sabotage("read none", "web/server", *_MANY),
+    Sabotage("silent clients", "web/server", *_MANY),
     Sabotage(
-        "read none",
-        "server",
-        "(self._waiting, self._sending):\n",
-        "(self._waiting,):\n",
-        1.0,
+        "descriptors", "web/server", "OWN_DESCRIPTORS = 40", "OWN_DESCRIPTORS = 0"
     ),
-    Sabotage("idle", "server", "not is_full or self._make_room()", "not is_full", 1.0),
+    Sabotage("other protocols", "web/server", *_TELL),
     Sabotage(
-        "half closed",
-        "http_connection",
-        'line not in (b"\\r\\n", b"\\n")',
-        "line.strip()",
-        0.3,
+        "are reset", "web/server", "busy.discard(stream)", "busy.add(socket.dup(0))"
     ),
     Sabotage(
-        "are reset",
-        "server",
-        "        connection.close()\n",
-        "        self.__dict__.setdefault('leak', []).append(connection)\n",
+        "in the clear", "web/server", "look_seconds = 1.0", "look_seconds = 0.001"
     ),
     Sabotage(
-        "without a word",
-        "server",
-        "        connection.close()\n",
-        "        self.__dict__.setdefault('leak', []).append(connection)\n",
+        *("heads around", "web/server", "max_header_size=HEAD_LIMIT_BYTES"),
+        *("max_header_size=HEAD_LIMIT_BYTES + 1", 1.0),
     ),
-    Sabotage("scrapers at once", "pages", "self._slots.release()", "pass"),
+    Sabotage("hide another", "web/server", "max_body_size=0", "max_body_size=9"),
+    Sabotage("at once", "web/pages", "self._running -= 1", "pass"),
+    Sabotage("at once", "collectors/cache", "sum(hit.counts)", "2 * sum(hit.counts)"),
+    Sabotage("at once", "collectors/cache", "sum(miss.counts)", "-sum(miss.counts)"),
+    Sabotage("bytes changed", "web/pages", '"not found"', "request.path"),
     Sabotage(
-        "scrapers at once", "collectors/cache", "sum(hit.counts)", "2 * sum(hit.counts)"
+        "do not belong", "web/pages", "; there are: ", " in {request.query}: ", 0.5
     ),
+    Sabotage("ways around", "web/pages", "request.path:", "request.path.lower():"),
+    Sabotage("nobody means", "web/pages", "except TypeError", "except KeyError"),
     Sabotage(
-        "scrapers at once", "collectors/cache", "sum(miss.counts)", "-sum(miss.counts)"
+        "that are wrong", "web/config", "ssl.CERT_REQUIRED,\n", "ssl.CERT_OPTIONAL,\n"
     ),
+    # SSL_OP_ALLOW_CLIENT_RENEGOTIATION
+    Sabotage("renegotiations", "web/config", "ssl.OP_NO_RENEGOTIATION", "1 << 8"),
+    Sabotage("in halves", "web/access", "self._seen != before", "True"),
+    Sabotage("broken or gone", "web/access", "if lost or", "if False and", 1.0),
+    Sabotage("guesses", "web/access", "setdefault(address,", 'setdefault("everybody",'),
     Sabotage(
-        "some bytes changed",
-        "http_connection",
-        'raise RequestError(HTTPStatus.BAD_REQUEST, "malformed header")',
-        "continue",
-    ),
-    Sabotage(
-        "do not belong",
-        "http_connection",
-        'raise RequestError(HTTPStatus.BAD_REQUEST, "malformed request line")',
-        "raise ValueError(lines)",
-    ),
-    Sabotage(
-        "hide another", "http_connection", "closes = _has_body(headers) or", "closes ="
-    ),
-    Sabotage(
-        "heads around", "http_connection", "room = HEAD_", "room = 1 + HEAD_", 1.0
-    ),
-    Sabotage(
-        "other protocols",
-        "http_connection",
-        'raise RequestError(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.x")',
-        "raise RequestError(HTTPStatus.BAD_REQUEST, str(lines))",
-    ),
-    Sabotage(
-        "ways around",
-        "pages",
-        "match request.path:",
-        'match request.path.replace("//", "/"):',
-    ),
-    Sabotage(
-        "what is not TLS",
-        "tls_stream",
-        "            raise\n",
-        "            raise ValueError\n",
-    ),
-    Sabotage("in the clear", "tls_stream", '"HTTP_REQUEST"', '"no such reason"'),
-    Sabotage(
-        "handshakes byte",
-        "server",
-        "greet(connection, self.first_seconds)",
-        "greet(connection, 60.0)",
-    ),
-    Sabotage(
-        "certificates that are",
-        "tls",
-        "context.verify_mode = settings.client_auth",
-        "context.verify_mode = ssl.CERT_OPTIONAL",
-    ),
-    Sabotage(
-        "renegotiations", "tls", "ssl.OP_NO_RENEGOTIATION", "1 << 8"
-    ),  # SSL_OP_ALLOW_CLIENT_RENEGOTIATION
-    Sabotage("in halves", "watch", "if stamps == self._stamps:", "if stamps:"),
-    Sabotage(
-        "broken or gone",
-        "guard",
-        "_refuse_to_open(self._path, self._config, config)",
-        "pass",
-    ),
-    Sabotage(
-        "leave sessions", "tls_stream", 'self._tls.version() == "TLSv1.3"', "True", 1.0
-    ),
-    Sabotage(
-        "guesses",
-        "authentication",
-        "self._turns.take(address)",
-        'self._turns.take("everybody")',
-    ),
-    Sabotage(
-        "users that exist",
-        "authentication",
-        "if login is None:",
+        *("users that exist", "web/access", "if login is None:"),
         "if login is None or login[0] not in users:",
     ),
-    Sabotage(
-        "every way", "authentication", "(encoded, validate=True)", "(encoded)", 0.3
-    ),
+    Sabotage("every way", "web/access", ", validate=True", "", 0.3),
 )
+NOTES = tuple(f"  {finding} " for finding in FINDINGS)
 
 
 def main() -> int:
@@ -182,7 +114,7 @@ def _commit(sabotage: Sabotage) -> str:
             text=True,
             check=False,
         )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("  ")]
+    lines = [line for line in done.stdout.splitlines() if line.startswith(NOTES)]
     return lines[0].strip()[:110] if done.returncode == 1 and lines else ""
 
 
