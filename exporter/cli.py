@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from exporter import __version__, config
 from exporter.errors import ConfigError, ExporterError
@@ -91,26 +90,15 @@ def _simulate(words: list[str]) -> int:
 
 def _check(words: list[str]) -> int:
     parser = _parser("check", "Say what is wrong with configuration and databases.")
-    parser.add_argument(
-        "--old-config",
-        metavar="FILE",
-        type=Path,
-        help="Say what to put where of the old monitor's config.json; nothing else.",
-    )
     config.add_flags(parser)
     flags = parser.parse_args(words)
-    if flags.old_config:
-        from exporter.check_old import check_old
-
-        return check_old(flags.old_config)
     from exporter.check import check
 
     return check(config.load(flags, os.environ))
 
 
 def _backfill(words: list[str]) -> int:
-    from exporter.backfill import backfill
-    from exporter.backfill.flags import EPILOG, add_flags, read_flags
+    from exporter.commands.backfill import EPILOG, add_flags, backfill, read_flags
 
     parser = _parser("backfill", "Write the old history as OpenMetrics text.", EPILOG)
     add_flags(parser)

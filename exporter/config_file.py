@@ -8,10 +8,14 @@ import difflib
 
 import yaml
 
-from exporter.old_config import is_old
 from exporter.settings import SETTINGS, Given
 from exporter.yaml_file import describe, read_values
 
+# Of the old monitor's config.json, and of no other program's file.
+_OLD_KEYS = {
+    *("database_path", "monitoring_interval", "max_history_size"),
+    *("max_query_samples", "alert_thresholds", "flask"),
+}
 _SETTINGS = {s.name: s for s in SETTINGS if s.name != "config.file"}
 _SECTIONS = tuple({name.rpartition(".")[0]: None for name in _SETTINGS})
 
@@ -19,11 +23,10 @@ _SECTIONS = tuple({name.rpartition(".")[0]: None for name in _SETTINGS})
 def read_file(file: Given, problems: list[str]) -> list[Given]:
     """Return the values in a file; add a line to ``problems`` for each mistake."""
     values = read_values(file.text, file.where, problems)
-    if is_old({value.name.partition(".")[0] for value in values}):
+    if _OLD_KEYS.intersection(value.keys[0] for value in values):
         problems.append(
             f"{file.where}: got {file.text!r}, the old monitor's configuration, want a"
-            f" YAML file; 'hakgal-exporter check --old-config={file.text}' says what to"
-            " put where"
+            " YAML file; docs/migration.md says what to put where"
         )
         return []
     given: list[Given] = []

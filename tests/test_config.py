@@ -574,8 +574,7 @@ def test_configuration_of_the_old_monitor_is_refused_readably(
     )
     assert problems("--config.file", path) == [
         f"flag --config.file: got '{path}', the old monitor's configuration, want a"
-        f" YAML file; 'hakgal-exporter check --old-config={path}' says what to put"
-        " where"
+        " YAML file; docs/migration.md says what to put where"
     ]
 
 

@@ -1,0 +1,1 @@
+"""The commands but for the main one; each brings its own flags."""

@@ -1,0 +1,250 @@
+"""The command ``backfill``: what the old monitor measured, as OpenMetrics text.
+
+``promtool tsdb create-blocks-from openmetrics`` makes Prometheus' own storage of it.
+
+Source: table ``performance_metrics``, one row a number. A metric is read at a time, in
+short reads, and nothing but the newest sample of a step is kept in memory.
+"""
+
+import argparse
+import json
+import math
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from sqlite3 import Connection
+from typing import Any, NamedTuple
+
+from exporter.config import Config
+from exporter.counting.fold import time_sql
+from exporter.database.reader import Database
+from exporter.database.schema import Schema
+from exporter.errors import ConfigError, DatabaseError, OutputError
+
+EPILOG = """\
+Two commands bring the old history into Prometheus, before its first start:
+
+  hakgal-exporter backfill >history.om
+  promtool tsdb create-blocks-from openmetrics history.om PROMETHEUS_DATA_FOLDER
+
+That folder is Prometheus' --storage.tsdb.path, on Debian /var/lib/prometheus/metrics2.
+docs/migration.md says in which order to move, and what to do if it runs already."""
+# A clock that was not set says 1970 or 2000. One such row would stretch the history
+# over decades: promtool reads all of it for each day.
+EARLIEST = 1_577_836_800.0  # 2020-01-01
+TABLE = "performance_metrics"
+NUMBER = "CASE WHEN typeof(metric_value) IN ('integer', 'real') THEN metric_value END"
+BATCH_ROWS = 20_000  # looked at in a read: what a writer in rollback mode has to wait
+READ_SECONDS = 30.0
+STEPS = [str(seconds) for seconds in range(1, 61)]
+MOST_NAMES = 20  # told apart; a hostile table could have millions
+FLAGS = {
+    "job": ("NAME", "hakgal", "Label the series with this job."),
+    "instance": ("NAME", "localhost:8000", "Label the series with this instance."),
+    "step": ("SECONDS", "15", "Keep the newest sample of so many seconds."),
+    "until": ("TIME", "", "Leave out what is newer than this. Default: now."),
+}
+# The series that dashboards ask for instead of an old metric: name, divisor.
+MEASURES = {
+    "facts_count": ("hakgal_facts", 1),
+    "cache_hits": ("hakgal_cache_hits_total", 1),
+    "cache_misses": ("hakgal_cache_misses_total", 1),
+    "avg_query_time": ("instance:hakgal_query_duration_seconds:mean5m", 1),
+    "system_cpu_percent": ("instance:hakgal_cpu_utilisation:ratio_rate5m", 100),
+    "system_memory_percent": ("instance:hakgal_memory_utilisation:ratio", 100),
+}
+# One that begins with all rows of a table would seem to leap up from the old one.
+COUNTERS = {"cache_hits", "cache_misses"}
+LEFT_OUT = {
+    "system_disk_percent": "it is of /, not of a database's disk",
+    "database_connections": "it was always 1, a constant and no measurement",
+    "wal_size_bytes": "it was always 0, a constant and no measurement",
+    **dict.fromkeys(COUNTERS, "the exporter counts all rows of cache_events"),
+}
+
+
+class Request(NamedTuple):
+    """What of the past is wanted, and its labels; ``until`` and ``step`` in seconds."""
+
+    job: str
+    instance: str
+    until: float
+    step: int
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that only this command has."""
+    for name, (metavar, default, text) in FLAGS.items():
+        text += f" Default: {default}." if default else ""
+        flag = f"--backfill.{name}"
+        parser.add_argument(flag, dest=flag[2:], metavar=metavar, help=text)
+
+
+def read_flags(flags: argparse.Namespace, environment: Mapping[str, str]) -> Request:
+    """Return what is asked for.
+
+    Raises:
+        ConfigError: with one line for each mistake, all at once.
+    """
+    texts, now = {}, time.time()
+    for name, (_, default, _) in FLAGS.items():
+        variable = environment.get(f"HAKGAL_BACKFILL_{name.upper()}")
+        given = getattr(flags, f"backfill.{name}") or "", variable or "", default
+        texts[name] = next((text.strip() for text in given if text.strip()), "")
+    until = _moment(texts["until"]) if texts["until"] else now
+    checks = {
+        "job": (texts["job"].isprintable(), "a name"),
+        "instance": (texts["instance"].isprintable(), "a name"),
+        "step": (texts["step"] in STEPS, "a whole number from 1 to 60"),
+        "until": (0 < until <= now, f"a time before now, {utc(now)}, written so"),
+    }
+    problems = [
+        f"backfill.{name}: got {texts[name]!r}, want {wanted}"
+        for name, (is_right, wanted) in checks.items()
+        if not is_right
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return Request(texts["job"], texts["instance"], until, int(texts["step"]))
+
+
+def backfill(config: Config, request: Request) -> int:
+    """Write the history, and on standard error what became of which rows.
+
+    Raises:
+        DatabaseError: the performance database cannot be read.
+        OutputError: the text cannot be written; it lacks its last line, # EOF.
+    """
+    if config.performance is None:
+        raise ConfigError(["database.performance: got none, want the file to read"])
+    # Python's own way would take Ctrl-C in a read for a read that is too slow.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    history = History(Database("performance", config.performance), request)
+    try:
+        # In UTF-8, and not by sys.stdout: Python would flush that again when it ends.
+        with open(1, "w", encoding="utf-8", closefd=False) as output:
+            output.writelines(history.text())
+    except OSError as error:  # a full disk, or who reads has gone
+        reason = f"{error.strerror}: the text is not complete"
+        raise OutputError(f"cannot write to standard output: {reason}") from error
+    for line in history.report():
+        print(line, file=sys.stderr)
+    return 0
+
+
+class History:
+    """Reads the table; counts rows and samples by metric, skipped rows by reason."""
+
+    def __init__(self, database: Database, request: Request) -> None:
+        self._database, self._request = database, request
+        self._rows, self._written, self._skipped = (Counter[str]() for _ in range(3))
+
+    def text(self) -> Iterator[str]:
+        """Yield the lines, a metric at a time."""
+        until = time.monotonic() + READ_SECONDS
+        column, has_events = self._database.read(_look, until)
+        for (name,) in self._read_by_id("substr(metric_name, 1, 40)"):
+            name = str(name) if str(name).isprintable() else ascii(name)
+            is_known = name in self._rows or name in MEASURES
+            is_shown = is_known or len(self._rows) < MOST_NAMES
+            self._rows[name if is_shown else "others"] += 1
+        job, instance, *_ = (json.dumps(t, ensure_ascii=False) for t in self._request)
+        for old, (name, divisor) in MEASURES.items():
+            if old not in self._rows or (old in COUNTERS and has_events):
+                continue
+            self._written[old] = 0
+            kind = "counter" if old in COUNTERS else "gauge"
+            yield f"# TYPE {name.removesuffix('_total')} {kind}\n"
+            series = f"{name}{{instance={instance},job={job}}}"
+            for moment, value in self._samples(old, column):
+                self._written[old] += 1
+                yield f"{series} {value / divisor!r} {moment:.13g}\n"
+        yield "# EOF\n"
+
+    def report(self) -> Iterator[str]:
+        """Yield what became of the rows, when all have been read."""
+        for name, rows in self._rows.items():
+            fate = f"left out: {LEFT_OUT.get(name, 'no metric of the old monitor')}"
+            if name in self._written:
+                fate = f"{self._written[name]} samples of {MEASURES[name][0]}"
+            yield f"{name}: {rows} rows, {fate}"
+        for reason, rows in self._skipped.items():
+            yield f"skipped: {rows} rows {reason}"
+
+    def _samples(self, old: str, column: str) -> Iterator[tuple[float, float]]:
+        """Yield times and values: of each step the newest one, times rise."""
+        step = self._request.step
+        newest: tuple[float, float] | None = None
+        for value, moment in self._read_by_id(f"{NUMBER}, {time_sql(column)}", old):
+            reason = self._objection(old, value, moment)
+            if not reason and newest and moment < newest[0]:
+                reason = "with times that run backwards"
+            if reason:
+                self._skipped[reason] += 1
+                continue
+            if newest and newest[0] // step != moment // step:
+                yield newest
+            newest = moment, value
+        if newest:
+            yield newest
+
+    def _objection(self, old: str, value: Any, moment: float | None) -> str | None:
+        if value is None:
+            return "not a number"
+        if math.isinf(value) or value < 0:
+            return "infinite" if math.isinf(value) else "negative"
+        if old == "avg_query_time" and value == 0:
+            return "means of no query"
+        if moment is None:
+            return "with a time that cannot be read"
+        if moment < EARLIEST:
+            return f"before {utc(EARLIEST)}, by a clock that was not set"
+        if moment > self._request.until:
+            return f"after {utc(self._request.until)}"
+        return None
+
+    def _read_by_id(self, columns: str, name: str | None = None) -> Iterator[Any]:
+        """Yield rows of a metric, or of all, in reads of some milliseconds each."""
+        start = -(2**63)
+        while True:
+            ids = f"SELECT rowid FROM {TABLE} WHERE rowid >= {start} ORDER BY rowid"
+            ((end,),) = self._read(f"SELECT MAX(rowid) FROM ({ids} LIMIT {BATCH_ROWS})")
+            if end is None:
+                return
+            # With an index on names, each read would go over all rows of a metric.
+            select = f"SELECT {columns} FROM {TABLE} NOT INDEXED WHERE metric_name IS"
+            select += f" IFNULL(?, metric_name) AND rowid BETWEEN {start} AND {end}"
+            yield from self._read(f"{select} ORDER BY rowid", name)
+            start = end + 1
+
+    def _read(self, sql: str, *values: str | None) -> list[Any]:
+        until, read = time.monotonic() + READ_SECONDS, self._database.read
+        return read(lambda db, _: db.execute(sql, values).fetchall(), until)
+
+
+def utc(seconds: float) -> str:
+    """Return a moment as ISO 8601."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _look(db: Connection, _: object) -> tuple[str, bool]:
+    """Return the column of times, and whether the exporter counts cache_events."""
+    names = TABLE, "cache_events"
+    table, events = (Schema([name]).find(db, (name,)) for name in names)
+    if table is None or table.objection:
+        reason = table.objection if table else "there is no such table"
+        raise DatabaseError(f"{TABLE}: {reason}")
+    has_events = events and db.execute("SELECT 1 FROM cache_events LIMIT 1").fetchone()
+    return table.column("timestamp") or "timestamp", bool(has_events)
+
+
+def _moment(text: str) -> float:
+    """Return a time, UTC unless it says otherwise; never, where there is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return math.inf
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

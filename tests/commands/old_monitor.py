@@ -1,0 +1,40 @@
+"""What the monitor that was replaced wrote: nine rows a collection, in this order."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from exporter.schema import PERFORMANCE
+
+_INSERT = (
+    "INSERT INTO performance_metrics(metric_name, metric_value, timestamp)"
+    " VALUES (?, ?, datetime(?, 'unixepoch'))"
+)
+Collection = tuple[int, dict[str, float]]  # a moment, and what was measured
+
+
+def collections(end: int, seconds: int) -> Iterator[Collection]:
+    """Yield a collection each minute; the counters begin anew each day."""
+    for moment in range(end - seconds, end, 60):
+        minute = moment // 60
+        values = {
+            "system_cpu_percent": minute % 997 / 10,
+            "system_memory_percent": minute % 991 / 10,
+            "system_disk_percent": 71.3,
+            "facts_count": 5000 + minute % 983,
+            "avg_query_time": 0.05 + minute % 977 / 1000,
+            "cache_hits": minute % 1440 * 20,
+            "cache_misses": minute % 1440 * 7,
+            "database_connections": 1,
+            "wal_size_bytes": 0,
+        }
+        yield moment, values
+
+
+def write_history(path: Path, found: Iterable[Collection]) -> None:
+    """Write collections into a performance database."""
+    rows = ((*item, moment) for moment, values in found for item in values.items())
+    with closing(sqlite3.connect(path)) as db, db:
+        db.executescript(PERFORMANCE)
+        db.executemany(_INSERT, rows)

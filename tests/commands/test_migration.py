@@ -1,0 +1,247 @@
+"""An old installation moves by docs/migration.md, as it is written there."""
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from exporter.commands.backfill import MEASURES
+from exporter.simulate import create
+from tests import dashboards
+from tests.commands.old_monitor import Collection, collections, write_history
+from tests.exporters import Command
+from tests.servers import (
+    ROOT,
+    Processes,
+    Prometheus,
+    Servers,
+    adapt_config,
+    find_free_port,
+    start_prometheus,
+    wait_until,
+)
+
+DOCUMENT = (ROOT / "docs" / "migration.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", DOCUMENT, re.DOTALL)
+SHELL = [text for kind, text in BLOCKS if kind == "sh"]
+FIRST = dict(reversed(BLOCKS))
+DATABASE = "srv/hakgal/hakgal_performance.db"
+wait = partial(wait_until, seconds=60)
+QUERIES = "hakgal_query_duration_seconds"
+ROWS = "SELECT COUNT(*) FROM query_times"
+PANELS = {
+    f"{panel.name}, {old}": (old, divisor, dashboards.fill(target["expr"]))
+    for panel in dashboards.panels()
+    for target in panel.targets
+    for old, (name, divisor) in MEASURES.items()
+    if not target["instant"] and re.fullmatch(rf"{name}\{{[^}}]*\}}", target["expr"])
+}
+# Instead of an installation: the test starts what systemctl should.
+KNOWN = "'enable --now hakgal-exporter' 'disable --now hakgal-exporter'"
+COMMANDS = {
+    "opt/hakgal-exporter/bin/hakgal-exporter": f'"{sys.executable}" -m exporter "$@"',
+    "bin/systemctl": f"printf '%s\\n' {KNOWN} 'start prometheus' | grep -Fqx \"$*\"",
+    "bin/chown": "",
+    "srv/hakgal/stop_system.sh": "",
+    "srv/hakgal/start_system.sh": "",
+}
+# HAK/GAL: what the document says, and then an event every 50 ms, all the time.
+HAKGAL = """
+{block}
+import sys, threading
+stop = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), stop.set())).start()
+while not stop.wait(0.05):
+    recorder.record_query(0.3, "search_knowledge")
+    recorder.record_cache_event(hit=False)
+recorder.close()
+"""
+
+
+class Moved(NamedTuple):
+    """A machine after the move: its root folder, what was there, what was said."""
+
+    root: Path
+    found: list[Collection]
+    report: str
+    prometheus: Prometheus
+
+
+@pytest.fixture(scope="module")
+def moved(
+    servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Moved]:
+    """Take all steps in their order, while HAK/GAL goes on writing."""
+    root = tmp_path_factory.mktemp("machine")
+    processes = Processes(root)
+    address = f"127.0.0.1:{find_free_port()}"
+    config = set_up(root, address)
+    found = list(collections(int(time.time()) // 60 * 60 - 60, 7 * 86400))
+    write_history(root / DATABASE, found)
+    stop_old, start, bring, run_prometheus, _ = SHELL
+    run = partial(shell, root, servers, HAKGAL_BACKFILL_INSTANCE=address)
+    try:
+        with hakgal(root):
+            run(stop_old)
+            assert "no problems" in run(start, HAKGAL_WEB_LISTEN_ADDRESS=address)
+            file = f"--config.file={root}/etc/hakgal-exporter/exporter.yml"
+            Command(processes, int(address.rpartition(":")[2]), file).start()
+            report = run(bring)
+            run(run_prometheus)
+            prometheus = start_prometheus(servers, processes, config)
+            wait(partial(prometheus.query, f"{QUERIES}_count"))
+        wait(partial(prometheus.query, f"sum({QUERIES}_count) == {sql(root, ROWS)}"))
+        yield Moved(root, found, report, prometheus)
+    finally:
+        processes.stop()
+
+
+def set_up(root: Path, address: str) -> Path:
+    """Make what the document finds; return the configuration of Prometheus."""
+    for name in ("etc/hakgal-exporter", "var/lib/hakgal-exporter", "var/tmp"):
+        (root / name).mkdir(parents=True)
+    for name, text in COMMANDS.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"#!/bin/sh\n{text}\n")
+        (root / name).chmod(0o755)
+    create(root / "srv/hakgal/hexagonal_kb.db", root / DATABASE, facts=5000)
+    (root / "etc/hakgal-exporter/exporter.yml").write_text(place(root, FIRST["yaml"]))
+    config = adapt_config(root / "etc", address, scrape_interval="1s")
+    text = config.read_text().replace("evaluation_interval: 15s", "")
+    config.write_text(text.replace("global:\n", "global:\n  evaluation_interval: 1s\n"))
+    (root / "var/lib/prometheus").mkdir()
+    (root / "var/lib/prometheus/metrics2").symlink_to(config.parent / "data")
+    (config.parent / "data").mkdir()
+    return config
+
+
+def sql(root: Path, statement: str) -> int:
+    """Return the number that a statement finds in the performance database."""
+    with closing(sqlite3.connect(root / DATABASE)) as db:
+        ((number,),) = db.execute(statement).fetchall()
+    return int(number)
+
+
+def place(root: Path, text: str) -> str:
+    """Return text of the document with a folder for /."""
+    return re.sub(r"(?<![\w.])/(opt|srv|etc|var)/", rf"{root}/\1/", text)
+
+
+def shell(root: Path, servers: Servers, script: str, **environment: str) -> str:
+    """Run a block, which must succeed; return what it printed."""
+    path = f"{root}/bin:{servers.folder}/bin:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-euc", place(root, script)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)} | environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@contextmanager
+def hakgal(root: Path) -> Iterator[None]:
+    """Let HAK/GAL write with the recorder for as long as the block lasts."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HAKGAL.format(block=place(root, FIRST["python"]))],
+        stdin=subprocess.PIPE,
+        cwd=ROOT,
+    ) as process:
+        try:
+            wait(partial(sql, root, ROWS))
+            yield
+        finally:
+            process.communicate()
+    assert process.returncode == 0
+
+
+def test_no_event_is_lost_or_counted_twice(moved: Moved) -> None:
+    lookups = sql(moved.root, "SELECT COUNT(*) FROM cache_events")
+    both = "sum(hakgal_cache_hits_total) + sum(hakgal_cache_misses_total)"
+
+    assert moved.prometheus.query(both) == [({}, lookups)]
+    for name in (f"{QUERIES}_count", f"{QUERIES}_sum", "hakgal_cache_misses_total"):
+        assert moved.prometheus.query(f"sum(resets({name}[3h]))") == [({}, 0)]
+    assert "cache_misses: 10080 rows, left out: the exporter counts" in moved.report
+
+
+def test_four_measures_are_shown_as_they_are() -> None:
+    assert len({old for old, _, _ in PANELS.values()}) == 4
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_shows_the_week_of_the_old_monitor(panel: str, moved: Moved) -> None:
+    old, divisor, query = PANELS[panel]
+    (series,) = moved.prometheus.api(
+        "query_range",
+        query=query,
+        start=str(moved.found[0][0]),
+        end=str(moved.found[-1][0]),
+        step="60",
+    )["result"]
+
+    assert {int(moment): float(value) for moment, value in series["values"]} == {
+        moment: values[old] / divisor
+        for moment, values in moved.found
+        if values[old] or old != "avg_query_time"
+    }
+
+
+def table_under(heading: str) -> list[list[str]]:
+    """Return the rows of the table under a heading of the document."""
+    section = DOCUMENT.partition(f"### {heading}\n")[2].partition("\n#")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", r)[1:-1]] for r in rows]
+
+
+@pytest.mark.parametrize("query", [row[1].strip("`") for row in table_under("Metrics")])
+def test_each_query_of_the_document_has_an_answer(query: str, moved: Moved) -> None:
+    if query.startswith("ALERTS"):  # none, when all is well
+        query = f"count({query}) or vector(0)"
+    result = wait(partial(moved.prometheus.query, query))
+
+    assert len(result) == 1
+    assert result[0][1] >= 0
+
+
+def test_the_last_look_is_zero(moved: Moved) -> None:
+    assert moved.prometheus.query(FIRST["promql"]) == [({}, 0)]
+
+
+def test_thresholds_of_the_document_are_those_of_the_rules() -> None:
+    rules = (ROOT / "prometheus" / "rules" / "thresholds.yml").read_text()
+    alerts = (ROOT / "prometheus" / "rules" / "alerts.yml").read_text()
+    rows = table_under("Thresholds")
+    assert len(rows) == 4
+
+    for old, series, *limits, alert in rows:
+        key, value = old.replace("`", "").split()
+        assert float(limits[0]) == float(value) / (1000 if "_ms" in key else 100)
+        for limit, severity in zip(limits, ("warning", "critical"), strict=True):
+            name = series.strip("`")
+            line = f"record: {name}, expr: {limit}, labels: {{severity: {severity}"
+            assert line in rules
+        assert f"alert: {alert}\n" in alerts
+
+
+def test_the_way_back_is_open(moved: Moved, servers: Servers) -> None:
+    """Last of all: the old monitor may write again."""
+    shell(moved.root, servers, SHELL[-1])
+
+    write_history(moved.root / DATABASE, collections(int(time.time()), 60))
+    assert sql(moved.root, "SELECT COUNT(*) FROM performance_metrics") == 9 * (
+        7 * 1440 + 1
+    )
