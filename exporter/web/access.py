@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hmac
 import os
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -79,7 +80,7 @@ class Logins:
     """
 
     def __init__(self) -> None:
-        self._secret = os.urandom(32)
+        self._digest = partial(hmac.digest, os.urandom(32), digest="sha256")
         self._right: dict[str, bytes] = {}
         self._turn = asyncio.Lock()
         self._lines = WeakValueDictionary[str, asyncio.Lock]()  # by address
@@ -107,9 +108,6 @@ class Logins:
                         return False
                     self._right[user] = digest
         return user in users
-
-    def _digest(self, message: bytes) -> bytes:
-        return hmac.digest(self._secret, message, "sha256")
 
     def _is_remembered(self, user: str, digest: bytes) -> bool:
         return hmac.compare_digest(self._right.get(user, b""), digest)

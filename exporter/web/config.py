@@ -107,7 +107,6 @@ def _problem(value: Value) -> str | None:
 
 
 def _missing(tls: Texts) -> Iterator[str]:
-    """Yield what is missing beside what is there."""
     for key in ("cert_file", "key_file"):
         if tls and key not in tls:
             yield f"{key}: got nothing, want {_FILES[key]}"
@@ -121,8 +120,7 @@ def _context(path: Path, tls: Texts, files: Mapping[str, Path]) -> ssl.SSLContex
     context.minimum_version = _VERSIONS[tls.get("min_version", "TLS12")]
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.set_alpn_protocols(["http/1.1"])
-    # A scraper keeps its connection; who resumes would not be looked at again.
-    context.num_tickets = 0
+    context.num_tickets = 0  # who resumes would not be looked at again
     for key, file in files.items():
         try:
             file.read_bytes()  # the ssl module does not say which file is missing
@@ -136,6 +134,5 @@ def _context(path: Path, tls: Texts, files: Mapping[str, Path]) -> ssl.SSLContex
             where = f"{path}: {_TLS}{key}"
             raise ConfigError([f"{where}: got {got}, want {_FILES[key]}"]) from error
     context.verify_mode = _CLIENT_AUTH[tls.get("client_auth_type", "NoClientCert")]
-    # As in Go, what is in the file is trusted, also without its own issuer.
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as in Go
     return context

@@ -2,7 +2,7 @@
 
 import asyncio
 import gzip
-import threading
+from _thread import start_new_thread
 from collections.abc import Callable
 from concurrent.futures import Future
 from copy import copy
@@ -35,10 +35,7 @@ _LANDING_PAGE = """<!DOCTYPE html>
 <ul><li><a href="{metrics}">Metrics</a></li><li><a href="-/healthy">Health</a></li>
 <li><a href="-/ready">Readiness</a></li></ul></body></html>
 """
-_HTML = {
-    "Content-Type": "text/html; charset=utf-8",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+_HTML = {"Content-Type": "text/html; charset=utf-8"}
 Headers = dict[str, str]
 
 
@@ -138,7 +135,7 @@ async def in_thread(call: Callable[..., object], *arguments: Any) -> Outcome:
         future.set_result(isolate(call, *arguments))
 
     try:
-        threading.Thread(target=run, daemon=True).start()
+        start_new_thread(run, ())  # a Thread without memory is waited for for ever
     except (RuntimeError, MemoryError) as error:  # no more threads to be had
         return Outcome(None, ExporterError(str(error)))
     return await asyncio.wrap_future(future)

@@ -28,6 +28,7 @@ BACKLOG = 1024  # connections of a burst that are dropped come again after a sec
 # Of a client that does not read, twice that; left to itself, the kernel holds 2.5 MB.
 SEND_BUFFER_BYTES = 64 * 1024
 HEAD_LIMIT_BYTES = 32 * 1024
+MOST_UNREAD = 16  # pages that wait in memory for slow readers
 GRACE_SECONDS = 0.1  # for a connection, before it may have to make room
 OWN_DESCRIPTORS = 40  # at most, beside connections: databases, listeners, log, /proc
 
@@ -147,6 +148,9 @@ class Server:
         body = b"" if request.method == "HEAD" else response.body
         connection.write_headers(start, headers, body)
         connection.finish()
+        unread = [one for one in self._waiting if one.writing()]
+        if len(unread) > MOST_UNREAD:
+            unread[0].close()
 
 
 class _Listener(socket.socket):
@@ -157,10 +161,14 @@ class _Listener(socket.socket):
         self._server = server
 
     def accept(self) -> tuple[socket.socket, Any]:
-        if not self._server.has_room():
-            time.sleep(0.005)  # or the event loop would spin
-            raise BlockingIOError
-        return super().accept()
+        try:
+            if self._server.has_room():
+                return super().accept()
+        except OSError as error:  # nobody is there, or no descriptors or memory
+            if isinstance(error, BlockingIOError):
+                raise
+        time.sleep(0.005)  # or the event loop would spin
+        raise BlockingIOError
 
 
 class _Http(HTTPServer):

