@@ -4,10 +4,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 
 from exporter import __version__, config
 from exporter.errors import ConfigError, ExporterError
 
+DEPENDENCIES = ("prometheus_client", "psutil", "tornado", "yaml")
 DESCRIPTION = "Prometheus exporter for the HAK/GAL knowledge base."
 COMMANDS = """\
 commands:
@@ -40,6 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except ExporterError as error:
         print(f"hakgal-exporter: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in DEPENDENCIES:
+            raise
+        missing = ", ".join(name for name in DEPENDENCIES if not find_spec(name))
+        print(
+            f"hakgal-exporter: not installed: {missing}; with --no-deps there is only"
+            " exporter.recorder, for the rest run pip install without it",
+            file=sys.stderr,
+        )
         return 1
 
 

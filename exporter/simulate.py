@@ -15,9 +15,21 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from exporter import schema
 from exporter.activity import NORMAL, Batch, Behaviour, Totals, draw_fact
 from exporter.errors import DatabaseError
+from exporter.recorder import PERFORMANCE_SCHEMA
+
+# HAK/GAL's own tables; those of the other database are the recorder's.
+KNOWLEDGE_BASE_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, statement TEXT NOT NULL, source TEXT,
+    timestamp TEXT DEFAULT CURRENT_TIMESTAMP, tags TEXT, confidence REAL DEFAULT 1.0
+);
+CREATE TABLE IF NOT EXISTS audit_log (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT DEFAULT CURRENT_TIMESTAMP,
+    operation TEXT NOT NULL, details TEXT, user_id TEXT, session_id TEXT
+);
+"""
 
 _SET_MODE = {mode: f"PRAGMA journal_mode = {mode}" for mode in ("delete", "wal")}
 _BEGIN = "BEGIN IMMEDIATE"
@@ -75,9 +87,9 @@ def create(
         DatabaseError: a folder, file or table could not be made.
     """
     with explained(performance):
-        _create_tables(performance, schema.PERFORMANCE, journal_mode)
+        _create_tables(performance, PERFORMANCE_SCHEMA, journal_mode)
     with explained(knowledge_base):
-        _create_tables(knowledge_base, schema.KNOWLEDGE_BASE, journal_mode)
+        _create_tables(knowledge_base, KNOWLEDGE_BASE_SCHEMA, journal_mode)
         with closing(connect(knowledge_base)) as db, db:
             db.execute(_BEGIN)
             if not db.execute(_ANY_FACT).fetchall():

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from exporter.schema import KNOWLEDGE_BASE, PERFORMANCE
+from exporter.recorder import PERFORMANCE_SCHEMA
+from exporter.simulate import KNOWLEDGE_BASE_SCHEMA
 
 EPOCH = 1767225600  # 2026-01-01 00:00:00 UTC
 JOURNAL_MODES = ("wal", "delete")
@@ -118,10 +119,10 @@ class Files:
     def __init__(self, folder: Path, journal_mode: str = "wal") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.knowledge_base = File(
-            folder / "hexagonal_kb.db", KNOWLEDGE_BASE, journal_mode
+            folder / "hexagonal_kb.db", KNOWLEDGE_BASE_SCHEMA, journal_mode
         )
         self.performance = File(
-            folder / "hakgal_performance.db", PERFORMANCE, journal_mode
+            folder / "hakgal_performance.db", PERFORMANCE_SCHEMA, journal_mode
         )
 
     def __enter__(self) -> Self:

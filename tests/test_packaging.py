@@ -57,12 +57,29 @@ def untracked() -> list[str]:
 def test_an_empty_environment_runs_it(built: Path, tmp_path: Path) -> None:
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", environment)
+    pip, python, program = (
+        environment / "bin" / name for name in ("pip", "python", "hakgal-exporter")
+    )
     wheel = built / f"{NAME}-py3-none-any.whl"
-    pip = environment / "bin" / "pip"
-    run(pip, "install", "--quiet", "--disable-pip-version-check", wheel)
-    program = environment / "bin" / "hakgal-exporter"
-    assert run(program, "--version").strip() == f"hakgal-exporter {__version__}"
-    python = environment / "bin" / "python"
-    program_text = "import exporter.service as service; print(service.__file__)"
-    where = run(python, "-I", "-c", program_text)
+    install: list[str | Path] = [
+        pip,
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        wheel,
+    ]
+
+    run(*install, "--no-deps")
+    record = f"import exporter.recorder as r; r.Recorder({str(tmp_path / 'x.db')!r})"
+    where = run(python, "-I", "-c", f"{record}.record_query(1); print(r.__file__)")
     assert Path(where.strip()).is_relative_to(environment)
+    assert (tmp_path / "x.db").exists()
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    missing = "hakgal-exporter: not installed: prometheus_client, psutil, tornado, yaml"
+    assert done.stderr.startswith(missing)
+    assert done.stderr.count("\n") == 1
+
+    run(*install)
+    assert run(program, "--version").strip() == f"hakgal-exporter {__version__}"
+    run(python, "-I", "-c", "import exporter.service")

@@ -7,7 +7,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporter import schema
+from exporter.recorder import PERFORMANCE_SCHEMA
+from exporter.simulate import KNOWLEDGE_BASE_SCHEMA
 
 VERSION = 1  # of the content; another one makes it again
 SIDE_ROWS = 10_000  # at most, in cache_events and audit_log
@@ -84,9 +85,9 @@ def make(cache: Path, rows: int) -> Files:
         fresh.folder.mkdir(parents=True)
         side = min(rows, SIDE_ROWS)
         facts = {_ADD_FACTS: rows, _ADD_AUDIT_ROWS: side}
-        _fill(fresh.knowledge_base, schema.KNOWLEDGE_BASE, facts)
+        _fill(fresh.knowledge_base, KNOWLEDGE_BASE_SCHEMA, facts)
         events = {_ADD_QUERIES: rows, _ADD_LOOKUPS: side}
-        _fill(fresh.performance, schema.PERFORMANCE, events)
+        _fill(fresh.performance, PERFORMANCE_SCHEMA, events)
         fresh.folder.rename(made.folder)
     return made
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from exporter.schema import PERFORMANCE
+from exporter.recorder import PERFORMANCE_SCHEMA
 
 _INSERT = (
     "INSERT INTO performance_metrics(metric_name, metric_value, timestamp)"
@@ -36,5 +36,5 @@ def write_history(path: Path, found: Iterable[Collection]) -> None:
     """Write collections into a performance database."""
     rows = ((*item, moment) for moment, values in found for item in values.items())
     with closing(sqlite3.connect(path)) as db, db:
-        db.executescript(PERFORMANCE)
+        db.executescript(PERFORMANCE_SCHEMA)
         db.executemany(_INSERT, rows)

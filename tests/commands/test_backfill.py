@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from exporter import schema
 from exporter.commands.backfill import BATCH_ROWS, MEASURES, History, Request
 from exporter.database.reader import Database
+from exporter.recorder import PERFORMANCE_SCHEMA
 from tests import dashboards
 from tests.commands.old_monitor import collections, write_history
 from tests.databases import EPOCH, App, File, at
@@ -23,7 +23,7 @@ from tests.servers import ROOT, Servers
 HOUR = 3600
 TABLE = "performance_metrics"
 # Any column takes anything.
-LAX = re.sub(r" (TEXT|REAL)( NOT NULL| DEFAULT CURRENT\w+)", "", schema.PERFORMANCE)
+LAX = re.sub(r" (TEXT|REAL)( NOT NULL| DEFAULT CURRENT\w+)", "", PERFORMANCE_SCHEMA)
 MANY = f"""
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ? - 1)
 INSERT INTO {TABLE}(metric_name, metric_value, timestamp)

@@ -19,7 +19,8 @@ from exporter.collectors import TABLE_COLLECTORS
 from exporter.counting.fold import fold, time_sql
 from exporter.counting.state import OTHER, Counts
 from exporter.counting.table import Table
-from exporter.schema import KNOWLEDGE_BASE, PERFORMANCE
+from exporter.recorder import PERFORMANCE_SCHEMA
+from exporter.simulate import KNOWLEDGE_BASE_SCHEMA
 from tests.database.reading import find_layout
 from tests.databases import EPOCH, at
 from tests.exporters import make_config
@@ -66,7 +67,7 @@ any_rows = st.lists(
 
 @cache
 def schema() -> str:
-    return (KNOWLEDGE_BASE + PERFORMANCE).replace("NOT NULL", "")
+    return (KNOWLEDGE_BASE_SCHEMA + PERFORMANCE_SCHEMA).replace("NOT NULL", "")
 
 
 def make(name: str, rows: Iterable[Row] = ()) -> tuple[sqlite3.Connection, Table]:

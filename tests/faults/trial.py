@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from exporter.counting.row_count import INLINE_ROWS
-from exporter.schema import KNOWLEDGE_BASE, PERFORMANCE
+from exporter.recorder import PERFORMANCE_SCHEMA
+from exporter.simulate import KNOWLEDGE_BASE_SCHEMA
 from tests.faults.rows import (
     AUDIT,
     CACHE,
@@ -41,8 +42,8 @@ class Trial:
         self.clock = Clock()
         self.folder = folder
         places = (
-            (folder / "hexagonal_kb.db", KNOWLEDGE_BASE, (FACTS, AUDIT)),
-            (folder / "hakgal_performance.db", PERFORMANCE, (QUERIES, CACHE)),
+            (folder / "hexagonal_kb.db", KNOWLEDGE_BASE_SCHEMA, (FACTS, AUDIT)),
+            (folder / "hakgal_performance.db", PERFORMANCE_SCHEMA, (QUERIES, CACHE)),
         )
         self.stores = [Store(*place, rng, self.clock) for place in places]
         for store in self.stores:
