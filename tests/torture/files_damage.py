@@ -114,8 +114,7 @@ def _play_damage(
     store = rng.choice(trial.stores)
     store.mode = "wal" if crashed else rng.choice(("wal", "delete"))
     trial.may_misread = True
-    if rng.random() < 0.5:
-        trial.settle()
+    trial.settle()  # so that it is known how often counting has begun anew before
     for name in store.tables:
         trial.insert(store, name, rng.randint(1, MOST_ROWS))
     if rng.random() < 0.5:
