@@ -63,11 +63,6 @@ def comparisons(monkeypatch: pytest.MonkeyPatch) -> Iterator[Comparisons]:
 
 
 @pytest.fixture
-def source() -> FakeSource:
-    return FakeSource()
-
-
-@pytest.fixture
 def address(web: Web, source: FakeSource) -> Iterator[Address]:
     """Serve alice and bob."""
     path = web.write(users(alice="a"), f"  bob: {hash_of('b:c', cost=5)}\n")

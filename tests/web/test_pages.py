@@ -2,7 +2,6 @@
 
 import gzip
 import logging
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -36,17 +35,6 @@ PROMETHEUS_3_TEXT_ONLY = (
 )
 VICTORIA_METRICS = "text/plain;version=0.0.4;q=1,*/*;q=0.1"
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"
-
-
-@pytest.fixture
-def source() -> FakeSource:
-    return FakeSource()
-
-
-@pytest.fixture
-def client(source: FakeSource) -> Iterator[Client]:
-    with serving(source) as address, Client(address) as client:
-        yield client
 
 
 @pytest.mark.parametrize(

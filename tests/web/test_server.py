@@ -37,23 +37,12 @@ LARGE = "x" * 20_000_000  # more than the buffers of both ends
 
 
 @pytest.fixture
-def source() -> FakeSource:
-    return FakeSource()
-
-
-@pytest.fixture
 def server(source: FakeSource) -> Iterator[Server]:
     """Return a server that listens, but is not started yet."""
     made = make_server(source)
     yield made
     source.gate.set()
     made.stop()
-
-
-@pytest.fixture
-def client(source: FakeSource) -> Iterator[Client]:
-    with serving(source) as address, Client(address) as client:
-        yield client
 
 
 @pytest.mark.parametrize(
