@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from exporter.commands.simulate import KNOWLEDGE_BASE_SCHEMA
 from exporter.recorder import PERFORMANCE_SCHEMA
-from exporter.simulate import KNOWLEDGE_BASE_SCHEMA
 
 EPOCH = 1767225600  # 2026-01-01 00:00:00 UTC
 JOURNAL_MODES = ("wal", "delete")

@@ -18,9 +18,9 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from exporter.commands.healthcheck import ask_health
 from exporter.config import Config, load
 from exporter.counting.checkpoint import Checkpoint
-from exporter.health import ask_health
 from exporter.scrape import Exporter
 from exporter.web.pages import Pages
 from exporter.web.server import Server
@@ -33,8 +33,8 @@ NOBODY = 65534
 # and it ends at once, because what measures coverage could not write either.
 AS_NOBODY = f"""
 import os, sys, encodings.ascii, encodings.idna
-import exporter.check, exporter.service
-from exporter.cli import main
+import exporter.commands.check, exporter.commands.serve
+from exporter.__main__ import main
 os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})
 code = main()
 sys.stdout.flush()

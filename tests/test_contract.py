@@ -25,8 +25,8 @@ CHAIN = (
     ("collectors",),
     ("scrape",),
     ("web",),
-    ("service",),
-    ("cli",),
+    ("commands",),
+    ("__main__",),
 )
 CLIENTS_OWN = ("process_", "python_")
 

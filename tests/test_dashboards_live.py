@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from exporter.simulate import create
+from exporter.commands.simulate import create
 from tests import dashboards
 from tests.alertmanager.running import Alertmanager, start_alertmanager
 from tests.dashboards import Panel, fill

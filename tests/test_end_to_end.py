@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from exporter.simulate import create
+from exporter.commands.simulate import create
 from tests.exporters import Command, file_flags, make_config, read_state, run
 from tests.servers import (
     Processes,

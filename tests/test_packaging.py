@@ -44,7 +44,12 @@ def test_the_source_distribution_can_be_tested(built: Path) -> None:
     with tarfile.open(built / f"{NAME}.tar.gz") as archive:
         names = {name.removeprefix(f"{NAME}/") for name in archive.getnames()}
     tracked = run("git", "-C", ROOT, "ls-files").split()
-    assert {"Makefile", "README.md", "tests/conftest.py", "exporter/cli.py"} <= names
+    assert {
+        "Makefile",
+        "README.md",
+        "tests/conftest.py",
+        "exporter/__main__.py",
+    } <= names
     assert names - {"PKG-INFO"} <= {*tracked, *untracked()}
 
 
@@ -82,4 +87,4 @@ def test_an_empty_environment_runs_it(built: Path, tmp_path: Path) -> None:
 
     run(*install)
     assert run(program, "--version").strip() == f"hakgal-exporter {__version__}"
-    run(python, "-I", "-c", "import exporter.service")
+    run(python, "-I", "-c", "import exporter.commands.serve")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from exporter import config
-from exporter.cli import main
+from exporter.__main__ import main
 from exporter.collectors import TABLE_COLLECTORS
 from exporter.config import SETTINGS
 from exporter.counting.state import NO_RESETS

@@ -109,7 +109,7 @@ def test_page_does_not_say_where_a_broken_file_is(
 def test_exporter_calls_nobody_and_starts_no_program(
     processes: Processes, secret: Path
 ) -> None:
-    program = f"{WATCHED}from exporter.cli import main; sys.exit(main())"
+    program = f"{WATCHED}from exporter.__main__ import main; sys.exit(main())"
     address = "127.0.0.1", find_free_port()
     flags = [*file_flags(secret), "--web.listen-address={}:{}".format(*address)]
     process = processes.start(sys.executable, "-c", program, *flags)

@@ -7,8 +7,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from exporter.commands.simulate import KNOWLEDGE_BASE_SCHEMA
 from exporter.recorder import PERFORMANCE_SCHEMA
-from exporter.simulate import KNOWLEDGE_BASE_SCHEMA
 
 VERSION = 1  # of the content; another one makes it again
 SIDE_ROWS = 10_000  # at most, in cache_events and audit_log

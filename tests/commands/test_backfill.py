@@ -33,7 +33,7 @@ SELECT iif(i % 3, 'system_cpu_percent', 'facts_count'), i,
 # Prints the most memory that it had, in KB. (ru_maxrss begins with the parent's.)
 MEASURED = """
 import re, sys
-from exporter.cli import main
+from exporter.__main__ import main
 code = main()
 status = open("/proc/self/status").read()
 print(*re.findall(r"VmHWM:\\s+(\\d+)", status), file=sys.stderr)

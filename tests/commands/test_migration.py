@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from exporter.commands.backfill import MEASURES
-from exporter.simulate import create
+from exporter.commands.simulate import create
 from tests import dashboards
 from tests.commands.old_monitor import Collection, collections, write_history
 from tests.exporters import Command

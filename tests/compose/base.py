@@ -61,7 +61,7 @@ print(oct(status.st_mode), status.st_uid, open(file).read())
 MAKE_FILES = """
 import os, sys
 from pathlib import Path
-from exporter.simulate import create
+from exporter.commands.simulate import create
 os.setgid(1000), os.setuid(1000), os.umask(0o077)
 folder = Path(sys.argv[1])
 create(folder / "hexagonal_kb.db", folder / "hakgal_performance.db", facts=7)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 
-from exporter.simulate import create
+from exporter.commands.simulate import create
 from tests.drill.scene import Scene
 
 Labels = dict[str, str]

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from exporter.simulate import create
+from exporter.commands.simulate import create
 from tests.exporters import Command, file_flags
 from tests.servers import ROOT, Process, Processes, find_free_port
 

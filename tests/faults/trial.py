@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from exporter.commands.simulate import KNOWLEDGE_BASE_SCHEMA
 from exporter.counting.row_count import INLINE_ROWS
 from exporter.recorder import PERFORMANCE_SCHEMA
-from exporter.simulate import KNOWLEDGE_BASE_SCHEMA
 from tests.faults.rows import (
     AUDIT,
     CACHE,

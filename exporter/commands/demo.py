@@ -9,12 +9,12 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from exporter.activity import Totals
+from exporter.commands.activity import Totals
+from exporter.commands.faults import FAULTS, Saboteur
+from exporter.commands.serve import STOP_SIGNALS, make_access, serve, wait_for_stop
+from exporter.commands.simulate import create
 from exporter.config import SETTINGS, Config
 from exporter.errors import ConfigError
-from exporter.mischief import FAULTS, Saboteur
-from exporter.service import STOP_SIGNALS, make_access, serve, wait_for_stop
-from exporter.simulate import create
 
 FACTS = 1000
 STOP_SECONDS = 10.0

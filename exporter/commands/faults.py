@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from exporter.activity import NORMAL, Batch, Operation, Totals
-from exporter.errors import DatabaseError
-from exporter.simulate import (
+from exporter.commands.activity import NORMAL, Batch, Operation, Totals
+from exporter.commands.simulate import (
     Simulator,
     Write,
     connect,
@@ -25,6 +24,7 @@ from exporter.simulate import (
     patiently,
     write_batch,
 )
+from exporter.errors import DatabaseError
 
 # More than the exporter keeps apart by default.
 _MANY_TYPES = tuple(Operation(f"type_{n}", 0.010, 0.030) for n in range(150))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.service import STRAY_SIGNALS
+from exporter.commands.serve import STRAY_SIGNALS
 from tests.databases import Files
 from tests.exporters import Command, file_flags, run, run_as_nobody
 from tests.servers import ROOT, Processes, answers, wait_until
@@ -170,6 +170,6 @@ def test_mistakes_in_the_web_configuration_are_lines(folder: Path) -> None:
 
 
 def test_without_users_bcrypt_is_not_loaded() -> None:
-    program = "import sys, exporter.service; print('bcrypt' in sys.modules)"
+    program = "import sys, exporter.commands.serve; print('bcrypt' in sys.modules)"
 
     assert run(program=program).stdout == "False\n"

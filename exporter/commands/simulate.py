@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from exporter.activity import NORMAL, Batch, Behaviour, Totals, draw_fact
+from exporter.commands.activity import NORMAL, Batch, Behaviour, Totals, draw_fact
 from exporter.errors import DatabaseError
 from exporter.recorder import PERFORMANCE_SCHEMA
 
@@ -62,8 +62,8 @@ _BATCH_ROWS_LIMIT = 5_000  # A stop waits for one batch at most.
 _BUSY_SECONDS = 0.5  # Short, so that a stop is noticed behind a lock.
 _LOCK_PATIENCE_SECONDS = 10.0
 _ADVICE = {
-    "unable to open": "exporter.simulate.create makes missing files",
-    "no such table": "exporter.simulate.create makes missing tables",
+    "unable to open": "exporter.commands.simulate.create makes missing files",
+    "no such table": "exporter.commands.simulate.create makes missing tables",
     "locked": "end the program that holds the lock, or try again",
 }
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from exporter.collectors import TABLE_COLLECTORS
+from exporter.commands.healthcheck import ask_health
 from exporter.config import Config
 from exporter.counting.checkpoint import Checkpoint
 from exporter.counting.state import Counts, Reading, State
@@ -21,7 +22,6 @@ from exporter.database.file import DatabaseFile
 from exporter.database.reader import Database
 from exporter.database.schema import Layout, Schema
 from exporter.errors import ConfigError, DatabaseError, ServerError
-from exporter.health import ask_health
 from exporter.web.server import listen_on_all
 
 READ_SECONDS = 5.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.health import ask_health
+from exporter.commands.healthcheck import ask_health
 from exporter.web.access import Access
 from tests.clients import FakeSource, serving
 from tests.exporters import Command, file_flags, run

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from exporter import simulate
-from exporter.activity import Behaviour, Totals
+from exporter.commands import simulate
+from exporter.commands.activity import Behaviour, Totals
+from exporter.commands.faults import FAULTS, Saboteur, contradiction
+from exporter.commands.simulate import Simulator, create
 from exporter.database.reader import Database
 from exporter.errors import DatabaseError
-from exporter.mischief import FAULTS, Saboteur, contradiction
-from exporter.simulate import Simulator, create
 from tests.exporters import run
 from tests.servers import ROOT, Process, Processes, wait_until
 
