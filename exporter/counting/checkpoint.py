@@ -4,7 +4,6 @@ Two lines: the states as JSON, and the CRC-32 of that line. The file is replaced
 whole, so that after a crash it holds either the old states or the new ones.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -18,6 +17,11 @@ from zlib import crc32
 from exporter.counting.state import Counts, Series, State
 from exporter.counting.table import Table
 from exporter.errors import StateError
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 VERSION = 2
 
@@ -42,14 +46,15 @@ class Checkpoint:
             return
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT
             self._lock = os.open(f"{self._path}.lock", flags, 0o644)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise self._error("another exporter uses it; choose another") from None
         except OSError as error:
-            hint = "make the folder writable for this user, or choose another"
-            raise self._error(f"{error.strerror}; {hint}") from error
+            hint = "make it writable for this user, and its folder, or choose another"
+            raise self._error(f"{_what(error)}; {hint}") from error
 
     def load(self, tables: Collection[Table]) -> dict[str, State]:
         """Return a state for each table: from the file, or a new one.
@@ -66,7 +71,7 @@ class Checkpoint:
         except FileNotFoundError:
             return new
         except OSError as error:
-            raise self._error(f"{error.strerror}; make it readable") from error
+            raise self._error(f"{_what(error)}; make it readable") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             fields = {"file": str(self._path), "error": str(error)}
             logger.warning("state lost, counting anew", extra={"fields": fields})
@@ -110,10 +115,14 @@ class Checkpoint:
             _replace_durably(self._path, b"%s\n%08x\n" % (line, crc32(line)))
             self.saved_at = self._path.stat().st_mtime
         except OSError as error:
-            raise self._error(f"{error.strerror}; counters stand still") from error
+            raise self._error(f"{_what(error)}; counters stand still") from error
 
     def _error(self, reason: str) -> StateError:
         return StateError(f"cannot use the state file {self._path}: {reason}")
+
+
+def _what(error: OSError) -> str:
+    return ": ".join(str(one) for one in (error.strerror, error.filename) if one)
 
 
 def _replace_durably(path: Path, content: bytes) -> None:
@@ -122,11 +131,12 @@ def _replace_durably(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(f"{path}.tmp", path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if hasattr(os, "O_DIRECTORY"):  # elsewhere a folder cannot be opened
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _encode(table: Table, state: State) -> dict[str, Any]:

@@ -4,7 +4,6 @@ A connection lives for one read: one that stays open would keep HAK/GAL's last c
 from folding its log back into the file.
 """
 
-import fcntl
 import os
 import sqlite3
 import time
@@ -16,6 +15,11 @@ from typing import TypeVar
 
 from exporter.database.file import DatabaseFile, UnsettledError, inspect, status
 from exporter.errors import DatabaseError
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 Work = Callable[[Connection, DatabaseFile], T]
@@ -87,7 +91,7 @@ class Database:
 
     def _read_once(self, work: Work[T], deadline: float) -> T:
         file = inspect(self.path)
-        if file.shm_inode is not None:
+        if file.shm_inode is not None and fcntl:
             with self._kept_log(file), self._connection(file, deadline) as db:
                 return work(db, file)
         try:

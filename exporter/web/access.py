@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 from tornado.httputil import HTTPServerRequest
 
 from exporter.errors import ConfigError
-from exporter.logs import Failures
+from exporter.scrape.worker import Failures
 from exporter.web.config import Stamps, Texts, read, stamp
 from exporter.web.pages import Response, in_thread, plain_text
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from exporter.config.yaml_file import Value, is_section, read_values
 from exporter.errors import ConfigError
-from exporter.yaml_file import Value, is_section, read_values
 
 _TLS, _USERS = "tls_server_config.", "basic_auth_users."
 _HEADERS = "http_server_config.headers."

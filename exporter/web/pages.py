@@ -19,9 +19,8 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
 from exporter import __version__
 from exporter.errors import ExporterError
-from exporter.logs import Failures
 from exporter.scrape import Exporter
-from exporter.scrape.worker import Outcome, isolate
+from exporter.scrape.worker import Failures, Outcome, isolate
 
 GZIP_LEVEL = 1  # a page of 50 kB: 0.1 ms and 8.4 kB; level 9: 1.7 ms and 6.9 kB
 DEFAULT_TIMEOUT_SECONDS = 10.0  # Prometheus' own default scrape timeout

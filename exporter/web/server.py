@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import resource
 import socket
 import threading
 import time
@@ -19,10 +18,15 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
+from exporter.config.settings import parse_address
 from exporter.errors import ServerError
-from exporter.settings import parse_address
 from exporter.web.access import Access
 from exporter.web.pages import Pages
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 BACKLOG = 1024  # connections of a burst that are dropped come again after a second
 # Of a client that does not read, twice that; left to itself, the kernel holds 2.5 MB.
@@ -47,12 +51,8 @@ class Server:
         self, pages: Pages, addresses: Sequence[str], access: Access | None = None
     ) -> None:
         """Listen, or raise ServerError; without ``access``, everybody is let in."""
-        # It would tell of each client that is malformed, or that gives up.
-        logging.getLogger("tornado.general").setLevel(logging.ERROR)
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        left = max(1, most - OWN_DESCRIPTORS)
-        if most != resource.RLIM_INFINITY:
-            self.max_connections = min(self.max_connections, left)
+        if resource and (most := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) > 0:
+            self.max_connections = min(128, max(1, most - OWN_DESCRIPTORS))
         self._pages, self.access = pages, access
         self._listeners = listen_on_all(addresses)
         self.addresses = [one.getsockname()[:2] for one in self._listeners]

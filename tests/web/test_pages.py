@@ -248,7 +248,9 @@ def test_failing_source_is_logged_once_and_leaks_nothing(
     assert record.exc_info is not None
     source.error = None
     assert [client.get().status, client.get().status] == [200, 200]
-    messages = [r.getMessage() for r in caplog.records if r.name == "exporter.logs"]
+    messages = [
+        r.getMessage() for r in caplog.records if r.name == "exporter.scrape.worker"
+    ]
     assert messages == ["failing", "recovered"]
 
 

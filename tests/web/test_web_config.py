@@ -24,6 +24,7 @@ ACCEPTED = {
     "client certificates": CLIENTS,
     "some client certificates": SOME_CLIENTS,
     "headers": HEADERS,
+    "a number": "http_server_config: {headers: {X-XSS-Protection: 0}}",
     "users": users(alice="a", ärger="b"),
     "a user who is a number": f"basic_auth_users: {{12: {hash_of('a')}}}\n",
     "a user of htpasswd": users(alice="a").replace("$2b$", "$2y$"),
@@ -111,25 +112,25 @@ REFUSED = [
     ),
     (
         "tls_server_config: {cert_file: a,\n  cert_file: b}",
-        f"2: {IN_TLS}cert_file: got again, want it in line 1 only",
+        f"2: {IN_TLS}cert_file: got again, want it once",
     ),
     (
         'tls_server_config: {cert_file: "a\\0b", key_file: [a]}',
-        f"1: {IN_TLS}cert_file: got text 'a\\x00b', {LINE}",
-        f"1: {IN_TLS}key_file: got a list, {LINE}",
+        f"1: {IN_TLS}cert_file: got 'a\\x00b', {LINE}",
+        f"1: {IN_TLS}key_file: got a sequence, {LINE}",
     ),
     (TLS + "  client_ca_file:", f"4: {IN_TLS}client_ca_file: got nothing, {LINE}"),
     *(
         (
             f"{TLS}  min_version: {version}",
-            f"4: {IN_TLS}min_version: got text '{version}', want TLS12 or TLS13",
+            f"4: {IN_TLS}min_version: got '{version}', want TLS12 or TLS13",
         )
         for version in ("TLS10", "TLS11", "SSL3")
     ),
     *(
         (
             f"{TLS}  client_auth_type: {name}",
-            f"4: {IN_TLS}client_auth_type: got text '{name}', want NoClientCert or"
+            f"4: {IN_TLS}client_auth_type: got '{name}', want NoClientCert or"
             " VerifyClientCertIfGiven or RequireAndVerifyClientCert",
         )
         for name in ("RequestClientCert", "RequireAnyClientCert")
@@ -148,23 +149,19 @@ REFUSED = [
     ),
     (
         users(a="a") + f"  a: {hash_of('a')}",
-        "3: basic_auth_users.a: got again, want it in line 2 only",
+        "3: basic_auth_users.a: got again, want it once",
     ),
     ("http_server_config: {headers: {Server: x}}", f"1: {HEADER}Server: {UNKNOWN}"),
     (
         "http_server_config: {headers: {X-Frame-Options: DENY}}",
-        f"1: {HEADER}X-Frame-Options: got text 'DENY', want deny or sameorigin",
-    ),
-    (
-        "http_server_config: {headers: {X-XSS-Protection: 0}}",
-        f"1: {HEADER}X-XSS-Protection: got number '0', {LINE}",
+        f"1: {HEADER}X-Frame-Options: got 'DENY', want deny or sameorigin",
     ),
     (
         'http_server_config: {headers: {Content-Security-Policy: "a\\r\\nSet-Cookie"}}',
-        f"1: {HEADER}Content-Security-Policy: got text 'a\\r\\nSet-Cookie', {LINE}",
+        f"1: {HEADER}Content-Security-Policy: got 'a\\r\\nSet-Cookie', {LINE}",
     ),
     ("tls_server_config: {", "1: not YAML ("),
-    ("[a]", " got a list, want a mapping"),
+    ("[a]", " got a sequence, want a mapping"),
     (
         "tls_server_config: {min_version: TLS13}",
         f" {IN_TLS}cert_file: got nothing, want a certificate in PEM",
@@ -182,7 +179,7 @@ REFUSED = [
         f"# all at once\nrate: 1\nbasic_auth_users: {{a: b}}\n{TLS}  min_version: x",
         f"2: rate: {UNKNOWN}",
         f"3: basic_auth_users.a: {HASH}",
-        f"7: {IN_TLS}min_version: got text 'x', want TLS12 or TLS13",
+        f"7: {IN_TLS}min_version: got 'x', want TLS12 or TLS13",
     ),
 ]
 

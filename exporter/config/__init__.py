@@ -1,0 +1,150 @@
+"""The configuration: flags over environment over file over defaults.
+
+A value that another overrides must be well-formed too. Relative paths start at the
+working directory, wherever they are written.
+"""
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from exporter.config.settings import COLLECTORS, ROWS, SETTINGS, Config, Setting
+from exporter.errors import ConfigError
+
+__all__ = ["COLLECTORS", "SETTINGS", "Config", "add_flags", "load", "unknown_variables"]
+
+# Variables of two commands, and of Kubernetes for a service of this name.
+_OTHER_VARIABLES = re.compile(
+    r"HAKGAL_((DEMO|BACKFILL)_\w+|(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_[0-9]\w+)?))"
+)
+# Of the old monitor's config.json, and of no other program's file.
+_OLD_KEYS = {"database_path", "monitoring_interval", "alert_thresholds", "flask"}
+
+
+class Given(NamedTuple):
+    """A value as somebody wrote it, and where: the start of an error message."""
+
+    setting: Setting
+    text: str
+    where: str
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting; only full names are accepted."""
+    parser.allow_abbrev = False
+    group = parser.add_argument_group(
+        "settings",
+        "Each is also an environment variable (HAKGAL_WEB_MAX_REQUESTS) and, but for"
+        " config.file, a key of that file (web.max-requests).",
+    )
+    for setting in SETTINGS:
+        options: dict[str, Any] = {"metavar": setting.kind.metavar}
+        if setting.name.startswith("collector."):
+            options = {"action": argparse.BooleanOptionalAction}
+        elif setting.kind.is_list:
+            options["action"] = "append"
+        group.add_argument(
+            f"--{setting.name}",
+            dest=setting.name,
+            help=f"{setting.help} Default: {setting.default or 'none'}.",
+            **options,
+        )
+
+
+def load(flags: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    """Return the configuration from all its sources.
+
+    Raises:
+        ConfigError: with one line for each mistake, all at once.
+    """
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for setting, text, where in _sources(flags, environment, problems):
+        try:
+            if not re.fullmatch(setting.kind.pattern, text.strip(), re.IGNORECASE):
+                raise ValueError
+            values[setting.name] = setting.kind.read(text.strip())
+            origins[setting.name] = where
+        except (ValueError, RuntimeError):  # no user whose home it would be
+            problems.append(f"{where}: got {text!r}, want {setting.kind.wanted}")
+    if problems or (problems := [*_contradictions(values, origins)]):
+        raise ConfigError(problems)
+    collectors = frozenset(n for n in COLLECTORS if values[f"collector.{n}"])
+    rows = {field: values[setting.name] for field, setting in ROWS.items()}
+    return Config(**rows, collectors=collectors)
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
+    """Return variables that look like settings and are none, with what may be meant."""
+    known = [setting.environment for setting in SETTINGS]
+    return {
+        name: _nearest(name, known)
+        for name in sorted({*environment}.difference(known))
+        if name.startswith("HAKGAL_") and not _OTHER_VARIABLES.fullmatch(name)
+    }
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.0)))
+
+
+def _sources(
+    flags: argparse.Namespace, environment: Mapping[str, str], problems: list[str]
+) -> Iterator[Given]:
+    """Yield every value that is given; a later one wins."""
+    outside = []
+    for one in SETTINGS:
+        yield Given(one, one.default, f"default of {one.name}")
+        text = environment.get(one.environment, "")
+        # Empty means not given, but for the state file: there it means none.
+        if text or (one.environment in environment and one.name == "state.file"):
+            outside.append(Given(one, text, f"environment variable {one.environment}"))
+    for one in SETTINGS:
+        value = getattr(flags, one.name, None)
+        if value is not None:
+            text = " ".join(value) if isinstance(value, list) else str(value)
+            outside.append(Given(one, text, f"flag --{one.name}"))
+    files = [one for one in outside if one.setting.name == "config.file"]
+    if files and files[-1].text.strip():
+        yield from _from_file(files[-1], problems)
+    yield from outside
+
+
+def _from_file(file: Given, problems: list[str]) -> Iterator[Given]:
+    # Not at the top: without a file, the YAML library's memory and time are saved.
+    from exporter.config.yaml_file import is_section, read_values
+
+    path = os.path.expanduser(file.text.strip())
+    known = {one.name: one for one in SETTINGS if one.name != "config.file"}
+    values = read_values(path, file.where, problems)
+    if _OLD_KEYS.intersection(value.keys[0] for value in values):
+        problems.append(
+            f"{file.where}: got {path!r}, the old monitor's configuration, want a YAML"
+            " file; docs/migration.md says what to put where"
+        )
+        return
+    for value in values:
+        setting, texts = known.get(value.name), value.texts
+        if setting and texts and (value.is_scalar or setting.kind.is_list):
+            yield Given(setting, " ".join(texts), f"{value.place}: {value.name}")
+        elif setting:
+            problems.append(value.refusal(setting.kind.wanted))
+        elif not (value.is_null and is_section(value.name, known)):
+            wanted = f"a setting, such as {_nearest(value.name, known)}"
+            problems.append(value.refusal(wanted, "an unknown key"))
+
+
+def _contradictions(
+    values: Mapping[str, Any], origins: Mapping[str, str]
+) -> Iterator[str]:
+    state, names = values["state.file"], ("knowledge-base", "performance")
+    paths = [path for name in names if (path := values[f"database.{name}"])]
+    if not paths:
+        yield f"{origins['database.performance']}: got none twice, want a database"
+    if state and os.path.realpath(state) in map(os.path.realpath, paths):
+        got = f"{str(state)!r}, a database"
+        yield f"{origins['state.file']}: got {got}, want a file of its own"

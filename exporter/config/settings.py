@@ -1,0 +1,184 @@
+"""The table of settings: it gives flags, variables, keys, checks and documentation."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+COLLECTORS = ("facts", "audit", "queries", "cache", "storage", "system")
+
+_SWITCHES = dict.fromkeys(("true", "yes", "on", "1"), True)
+_SWITCHES |= dict.fromkeys(("false", "no", "off", "0"), False)
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split a listen address; ``:8000`` has the host ``""``, which means all.
+
+    Raises:
+        ValueError: not an address, or the port is above 65535.
+    """
+    parts = urlsplit(f"//{text}")
+    if parts.port is None or parts.netloc != text or "@" in text:
+        raise ValueError
+    return parts.hostname or "", parts.port
+
+
+def _path(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+def _database(text: str) -> Path | None:
+    return None if text == "none" else Path(text).expanduser()
+
+
+def _words(text: str) -> list[str]:
+    return re.split(r"[\s,]+", text)
+
+
+def _addresses(text: str) -> tuple[str, ...]:
+    return tuple(word for word in _words(text) if parse_address(word))
+
+
+def _buckets(text: str) -> tuple[float, ...]:
+    bounds = tuple(map(float, _words(text)))
+    if not all(low < high for low, high in pairwise((0.0, *bounds, math.inf))):
+        raise ValueError
+    return bounds
+
+
+class Kind(NamedTuple):
+    """What is wanted of a text: that it matches the pattern and can be read."""
+
+    metavar: str
+    wanted: str
+    pattern: str = ".*"
+    read: Callable[[str], Any] = str
+    is_list: bool = False
+
+
+_FILE = Kind("FILE", "a path, or empty text for none", r"[^\0]*", _path)
+_DATABASE = Kind("FILE", "a path, or none", r"[^\0]+", _database)
+_NUMBER = Kind("N", "a whole number", "[0-9]{1,9}", int)
+_LEVEL = Kind("LEVEL", "debug, info, warn or error", "debug|info|warn|error", str.lower)
+_FORMAT = Kind("FORMAT", "logfmt or json", "logfmt|json", str.lower)
+_SWITCH = Kind("", "true or false", "|".join(_SWITCHES), lambda t: _SWITCHES[t.lower()])
+_URL_PATH = Kind(
+    "PATH",
+    "/ and then letters, digits or any of /._~-, but not /-/healthy or /-/ready",
+    "(?!/-/(healthy|ready)$)/[A-Za-z0-9/._~-]*",
+)
+_ADDRESSES = Kind(
+    "ADDRESS",
+    ":PORT, HOST:PORT or [IPV6]:PORT, PORT to 65535",
+    ".+",
+    _addresses,
+    is_list=True,
+)
+_BUCKETS = Kind(
+    "SECONDS",
+    "finite numbers above 0, each above the one before (+Inf is added by itself)",
+    read=_buckets,
+    is_list=True,
+)
+
+
+class Setting(NamedTuple):
+    """A row of the table."""
+
+    name: str
+    default: str
+    kind: Kind
+    help: str
+
+    @property
+    def environment(self) -> str:
+        """Return the name of the environment variable."""
+        return "HAKGAL_" + re.sub("[.-]", "_", self.name).upper()
+
+
+def _setting(*row: Any) -> Any:
+    return field(metadata={"setting": Setting(*row)})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that the exporter can be told, checked."""
+
+    knowledge_base: Path | None = _setting(
+        "database.knowledge-base",
+        "data/hexagonal_kb.db",
+        _DATABASE,
+        "Read facts and audit log from this database; none if there is no such file.",
+    )
+    performance: Path | None = _setting(
+        "database.performance",
+        "data/hakgal_performance.db",
+        _DATABASE,
+        "Read queries and cache events from this one; none if there is no such file.",
+    )
+    state_file: Path | None = _setting(
+        "state.file",
+        "data/exporter-state.json",
+        _FILE,
+        "Keep the checkpoint in this file; empty text switches it off.",
+    )
+    listen_addresses: tuple[str, ...] = _setting(
+        "web.listen-address",
+        ":8000",
+        _ADDRESSES,
+        "Serve on this address; may be repeated.",
+    )
+    telemetry_path: str = _setting(
+        "web.telemetry-path", "/metrics", _URL_PATH, "Serve metrics under this path."
+    )
+    web_config_file: Path | None = _setting(
+        "web.config.file", "", _FILE, "Read TLS, users and headers from this file."
+    )
+    max_requests: int = _setting(
+        "web.max-requests",
+        "40",
+        _NUMBER,
+        "Answer at most this many scrapes at a time; 0 means no limit.",
+    )
+    query_buckets: tuple[float, ...] = _setting(
+        "query.buckets",
+        "0.005 0.01 0.025 0.05 0.075 0.1 0.15 0.2 0.3 0.5 1 2.5 5 10",
+        _BUCKETS,
+        "Bound latency buckets at these seconds; include every latency threshold.",
+    )
+    label_limit: int = _setting(
+        "label.limit",
+        "100",
+        _NUMBER,
+        "Keep this many values of a label; the rest become other.",
+    )
+    log_level: str = _setting(
+        "log.level", "info", _LEVEL, "Log this level and what is more severe."
+    )
+    log_format: str = _setting(
+        "log.format", "logfmt", _FORMAT, "Write log lines in this format."
+    )
+    collectors: frozenset[str] = frozenset(COLLECTORS)
+
+    @property
+    def databases(self) -> dict[str, Path]:
+        """Return the files that this installation has, by name."""
+        both = {"knowledge_base": self.knowledge_base, "performance": self.performance}
+        return {name: path for name, path in both.items() if path}
+
+
+ROWS: dict[str, Setting] = {
+    one.name: one.metadata["setting"] for one in fields(Config) if one.metadata
+}
+SETTINGS = (
+    Setting("config.file", "", _FILE, "Read settings from this YAML file."),
+    *ROWS.values(),
+    *(
+        Setting(f"collector.{name}", "true", _SWITCH, f"Run the {name} collector.")
+        for name in COLLECTORS
+    ),
+)
