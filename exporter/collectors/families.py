@@ -1,7 +1,8 @@
 """Build metric families from values by the value of one label, a tuple of several, or
-"" without labels; None gives no sample.
+"" without labels; None and NaN give no sample.
 """
 
+import math
 from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
@@ -49,7 +50,7 @@ def _fill(
     family: core.GaugeMetricFamily | core.CounterMetricFamily, values: Values
 ) -> core.Metric:
     for key, value in values.items():
-        if value is not None:
+        if value is not None and not math.isnan(value):
             # The library would fail on a wrong type only while it writes the page,
             # where one bad value costs everything.
             family.add_metric(_list(key), float(value))

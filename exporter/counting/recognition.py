@@ -12,6 +12,7 @@ above the cursor are passed over if their own time is not above the mark. So row
 come back in any restored copy do not count again.
 """
 
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import replace
@@ -26,13 +27,19 @@ DAY_SECONDS = 86_400
 
 
 def high_water(db: Connection, table: Table) -> tuple[int, bool, float | None]:
-    """Return the largest id ever given out, if it is lasting, and the newest time."""
+    """Return the largest id ever given out, if it is lasting, and the newest time.
+
+    The time is None where there is none, and NaN if it cannot be read.
+    """
     # Cast as SQLite itself does when it gives out the next id.
     given_out = "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE lower(name) ="
     sequence = f"({given_out} '{table.source}')" if table.has_sequences else "NULL"
-    largest, last_event, last = db.execute(
-        f"SELECT MAX(rowid), {time_sql(table.time)}, {sequence} FROM {table.source}"
+    times = f"{table.time or 'NULL'}, {time_sql(table.time)}"
+    largest, written, last_event, last = db.execute(
+        f"SELECT MAX(rowid), {times}, {sequence} FROM {table.source}"
     ).fetchone()
+    if written is not None and last_event is None:
+        last_event = math.nan
     return max(largest or 0, last or 0), last is not None, last_event
 
 

@@ -1,13 +1,17 @@
 """What is known of a table between two reads; the state file keeps it."""
 
+import math
+import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from exporter.counting.table import Table
+from exporter.errors import DatabaseError
 
 OTHER = "other"  # takes the rows of label values above the limit
 UNKNOWN = "unknown"  # the label value of NULL
+CLOCK_SECONDS = 60.0  # by which clocks may differ
 NO_RESETS = dict.fromkeys(("replaced", "state_lost", "buckets_changed"), 0)
 Fingerprint = dict[str, int]  # of a row: checksums of its values, by column
 
@@ -112,7 +116,7 @@ class Reading:
 
     ``state`` is None if its rows cannot be followed; ``backlog`` rows are committed but
     not read yet; ``last_event`` is the time of the newest row, in seconds since the
-    epoch; ``rows`` is how many it holds, where that is counted.
+    epoch, NaN if it cannot be read; ``rows`` is how many there are, where counted.
     """
 
     table: Table
@@ -120,6 +124,18 @@ class Reading:
     backlog: int = 0
     last_event: float | None = None
     rows: int | None = None
+
+    @property
+    def time_error(self) -> DatabaseError | None:
+        """What is wrong with the time of the newest row, None if nothing is."""
+        if self.last_event is None or self.last_event <= time.time() + CLOCK_SECONDS:
+            return None
+        is_readable = not math.isnan(self.last_event)
+        problem = "lies in the future" if is_readable else "cannot be read"
+        return DatabaseError(
+            f"the time of the newest row in {self.table.source} {problem}; column"
+            f" {self.table.time} must be UTC, like 2026-01-31 12:00:00"
+        )
 
     def show(self, state: State | None) -> "Reading":
         """Return the reading with a state that may be shown, if there is one."""

@@ -20,9 +20,8 @@ from exporter.config import COLLECTORS, Config
 from exporter.counting.checkpoint import Checkpoint
 from exporter.counting.state import Reading, State
 from exporter.database.reader import Database
-from exporter.logs import Failures
 from exporter.scrape.reader import IDLE_SECONDS, UP, Found, Reader
-from exporter.scrape.worker import Outcome, Worker, isolate, wait
+from exporter.scrape.worker import Failures, Outcome, Worker, isolate, wait
 
 # Shares of a scrape's time by which all must be read (a read that is interrupted needs
 # a moment to say so), answered, and saved; the rest is for the text.
@@ -80,9 +79,11 @@ class Exporter:
         found = {n: _show(one.result or {UP: one}, shown) for n, one in answers.items()}
         built = {name: self._build(name, found) for name in COLLECTORS if name in names}
         up = {database: one[UP] for database, one in found.items()}
-        self._note(up, built, saved)
         outcomes = chain.from_iterable(one.values() for one in found.values())
         readings = [o.result for o in outcomes if isinstance(o.result, Reading)]
+        self._note(up, built, saved)
+        for one in readings:
+            self._failures.note(f"time of {one.table.name}", one.time_error)
         return [
             exporter.up(up),
             *(family for one in built.values() for family in one.result or ()),

@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -33,6 +34,28 @@ def isolate(call: Callable[..., object], *arguments: object) -> Outcome:
         return Outcome(call(*arguments), None, time.monotonic() - started)
     except Exception as error:  # a bug in one collector must not cost the others
         return Outcome(None, error, time.monotonic() - started)
+
+
+class Failures:
+    """What is failing at the moment, and why; logs when that changes, only then."""
+
+    def __init__(self) -> None:
+        self._causes: dict[str, str] = {}
+
+    def note(self, name: str, error: Exception | None) -> None:
+        """Log it if this is news."""
+        # Without numbers: a message may tell how long something took.
+        cause = re.sub(r"[0-9.]+", "", repr(error)) if error else ""
+        if self._causes.get(name, "") == cause:
+            return
+        self._causes[name] = cause
+        if error is None:
+            logger.info("recovered", extra={"fields": {"what": name}})
+        elif isinstance(error, ExporterError):
+            fields = {"what": name, "error": str(error)}
+            logger.warning("failing", extra={"fields": fields})
+        else:
+            logger.error("failing", exc_info=error, extra={"fields": {"what": name}})
 
 
 class Worker:

@@ -298,6 +298,20 @@ def test_counters_never_fall_while_a_writer_is_at_work(
     assert command.page()(HITS) == 300
 
 
+def test_times_that_nobody_can_use_are_logged_when_they_begin_and_end(
+    files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exporter = make_exporter(make_config(tmp_path))
+    newest = "hakgal_last_event_timestamp_seconds"
+    caplog.set_level("INFO")
+    for timestamp in ("yesterday", "today", at(0), "2999-01-01 00:00:00", None):
+        files.add_query(timestamp=timestamp)
+        is_shown = scrape(exporter)(newest, table="query_times") is not None
+        assert is_shown == (timestamp not in ("yesterday", "today", None))
+    what = "time of query_times"
+    assert told(caplog) == [("failing", what), ("recovered", what)] * 2
+
+
 @pytest.mark.parametrize("is_new", [True, False], ids=["new", "missed"])
 def test_trouble_with_a_table_is_logged_once(
     files: Files, tmp_path: Path, is_new: bool, caplog: pytest.LogCaptureFixture
