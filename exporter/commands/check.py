@@ -1,90 +1,75 @@
-"""Say what is wrong before the service does, and how to mend it."""
+"""Say what was found, what is wrong and how to mend it, before the exporter runs."""
 
 import os
-import sqlite3
-import ssl
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from sqlite3 import Connection
 from types import ModuleType
-from typing import NamedTuple
 
 from exporter.collectors import TABLE_COLLECTORS
 from exporter.commands.healthcheck import ask_health
-from exporter.config import Config
+from exporter.config import Config, unknown_variables
 from exporter.counting.checkpoint import Checkpoint
-from exporter.counting.state import Counts, Reading, State
+from exporter.counting.fold import time_sql
+from exporter.counting.state import CLOCK_SECONDS, Counts, Reading, State
 from exporter.counting.table import Table
 from exporter.database.file import DatabaseFile
 from exporter.database.reader import Database
-from exporter.database.schema import Layout, Schema
+from exporter.database.schema import Schema
 from exporter.errors import ConfigError, DatabaseError, ServerError
+from exporter.web.access import Access
 from exporter.web.server import listen_on_all
 
 READ_SECONDS = 5.0
-DAY_SECONDS = 86400
-
-
-class Finding(NamedTuple):
-    """A line of the report."""
-
-    is_ok: bool
-    text: str
+TIME_METRIC = "hakgal_last_event_timestamp_seconds"  # of any table that has times
+ZONES = range(1800, 14 * 3600 + 1, 1800)  # seconds between local time and UTC
+Finding = tuple[bool, str]  # whether it is well, and a line of the report
+Findings = Iterator[Finding]
+_user = getattr(os, "geteuid", lambda: 0)  # Windows does not number its users
 
 
 def check(config: Config) -> int:
     """Print what was looked at and what is wrong; return 0 or 2."""
-    findings = [*_databases(config), *_state(config)]
-    findings += [*_web_config(config.web_config_file), *_addresses(config)]
-    for finding in findings:
-        print(f"{'ok     ' if finding.is_ok else 'PROBLEM'}  {finding.text}")
-    problems = sum(not finding.is_ok for finding in findings)
+    findings = [*_databases(config), *_state(config.state_file), *_web(config)]
+    for name, meant in unknown_variables(os.environ).items():
+        findings.append((True, f"{name} is no setting; {meant} is one"))
+    for is_ok, text in findings:
+        print(f"{'ok     ' if is_ok else 'PROBLEM'}  {text}")
+    problems = sum(not is_ok for is_ok, _ in findings)
     print(f"{problems or 'no'} problem{'' if problems == 1 else 's'}")
     return 2 if problems else 0
 
 
-def _databases(config: Config) -> Iterator[Finding]:
+def _databases(config: Config) -> Findings:
     for name, path in config.databases.items():
-        tables = [
-            (collector, table)
-            for key, collector in TABLE_COLLECTORS.items()
-            if (table := collector.table(config)).database == name
-            and key in config.collectors
-        ]
-        look = partial(_tables, tables)
+        look = partial(_database, config, name)
         try:
             yield from Database(name, path).read(look, time.monotonic() + READ_SECONDS)
         except DatabaseError as error:
-            yield Finding(False, str(error))
-        else:
-            yield from _owner(path)
+            yield False, str(error)
 
 
-def _tables(
-    tables: list[tuple[ModuleType, Table]],
-    db: sqlite3.Connection,
-    file: DatabaseFile,
+def _database(
+    config: Config, name: str, db: Connection, file: DatabaseFile
 ) -> list[Finding]:
-    """Say what each table that is there gives, and what it lacks."""
-    schema = Schema(name for _, table in tables for name in table.sources)
-    findings: list[Finding] = []
-    for collector, table in tables:
-        layout = schema.find(db, table.sources)
-        for is_ok, text in _table(collector, table, layout):
-            findings.append(Finding(is_ok, f"{file.path}: {text}"))
-        if len(table.sources) > 1 and all(
-            schema.find(db, (source,)) for source in table.sources
-        ):
-            findings.append(Finding(True, f"{file.path}: {_counts(db, table)}"))
-    return findings
+    path, user, owner = file.path, _user(), os.stat(file.path).st_uid
+    mode = "wal" if file.is_immutable or file.shm_inode is not None else "delete"
+    found = [(True, f"journal mode {mode}, owner {owner}")]
+    if user not in (0, owner) and os.access(os.path.dirname(path), os.W_OK):
+        found.append((True, f"user {user} may write to its folder, and need not"))
+    for key, collector in TABLE_COLLECTORS.items():
+        table = collector.table(config)
+        if key in config.collectors and table.database == name:
+            found += _table(db, collector, table, path)
+    return [(is_ok, f"{path}: {text}") for is_ok, text in found]
 
 
-def _table(
-    collector: ModuleType, table: Table, layout: Layout | None
-) -> Iterator[tuple[bool, str]]:
+def _table(db: Connection, collector: ModuleType, table: Table, path: str) -> Findings:
+    schema = Schema(table.sources)
+    layout = schema.find(db, table.sources)
     metrics, bound = _gives(collector, table), table.bind(layout)
     if layout is None:
         yield True, f"no {bound.lacks[0]}: no {', '.join(metrics)}"
@@ -96,129 +81,94 @@ def _table(
     yield True, f"table {layout.name} ({', '.join(layout.columns)})"
     yield True, f"{layout.name} gives {', '.join(given) or 'nothing'}"
     if bound.lacks:
-        absent = ", ".join(name for name in metrics if name not in given)
-        lacks = f"{layout.name} lacks {', '.join(bound.lacks)}"
-        yield True, f"{lacks}: no {absent}" if absent else lacks
+        absent = ", ".join(one for one in metrics if one not in given) or TIME_METRIC
+        yield True, f"{layout.name} lacks {', '.join(bound.lacks)}: no {absent}"
+    if bound.time:
+        yield _newest(db, bound, path)
+    if len(table.sources) > 1 and all(schema.find(db, (s,)) for s in table.sources):
+        for name in table.sources:
+            (rows,) = db.execute(f"SELECT COUNT(*) FROM {name}").fetchone()
+            yield True, f"{name} has {rows} rows"
 
 
 def _gives(collector: ModuleType, table: Table) -> list[str]:
     """Return the metrics of a table with these columns."""
     state = State(Counts.zero(table)) if table.is_followed else None
-    families = collector.families(Reading(table, state))
+    reading = Reading(table, state, 0, 0.0 if table.time else None, 0)
+    families = [f for f in collector.families(reading) if f.samples]
     return [f.name + ("_total" if f.type == "counter" else "") for f in families]
 
 
-def _counts(db: sqlite3.Connection, table: Table) -> str:
-    counts = []
-    for name in table.sources:
-        (rows,) = db.execute(f"SELECT COUNT(*) FROM {name}").fetchone()
-        counts.append(f"{rows} rows in {name}")
-    return ", ".join(counts)
+def _newest(db: Connection, table: Table, path: str) -> Finding:
+    """Say from when the newest row is: no row is newer than the file that holds it."""
+    times = f"SELECT {table.time}, {time_sql(table.time)} FROM {table.source}"
+    row = db.execute(f"{times} ORDER BY rowid DESC LIMIT 1").fetchone()
+    if not row or row[0] is None:
+        return True, f"{table.source} has {'rows without a time' if row else 'no rows'}"
+    newest, moment = f"newest row of {table.source} is from {row[0]!r:.40}", row[1]
+    if moment is None:
+        return False, f"{newest}, which is no time; write CURRENT_TIMESTAMP or ISO 8601"
+    files = [one for one in (path, f"{path}-wal") if os.path.exists(one)]
+    ahead = moment - max(map(os.path.getmtime, files))
+    is_future = ahead > CLOCK_SECONDS
+    is_local = any(abs(abs(ahead) - zone) <= CLOCK_SECONDS for zone in ZONES)
+    if is_future or is_local:
+        newest += f", {ahead / 60:+.0f} min from the last write of its file:"
+        newest += " looks like local time;" if is_local else ""
+        newest += " HAK/GAL's times must be UTC, or name their zone"
+    return not is_future, newest
 
 
-def _owner(path: Path) -> Iterator[Finding]:
-    """Reading needs no rights on the folder: whoever may write there could do harm."""
-    owner, user = path.stat().st_uid, os.geteuid()
-    if owner != user and os.access(path.parent, os.W_OK) and user != 0:
-        yield Finding(
-            True,
-            f"{path.parent}: this user ({user}) is not the databases' owner ({owner}),"
-            " yet may write to their folder; reading does not need that",
-        )
-
-
-def _state(config: Config) -> Iterator[Finding]:
-    path = config.state_file
+def _state(path: Path | None) -> Findings:
     if path is None:
-        yield Finding(True, "no state file: a restart counts anew")
+        yield True, "no state file: a restart counts anew"
         return
-    folder = next(p for p in path.absolute().parents if p.is_dir())
-    for place, mode in ((folder, os.W_OK | os.X_OK), (path, os.R_OK)):
-        if place.exists() and not os.access(place, mode):
-            text = f"state file {path}: user {os.geteuid()} cannot write to {place};"
-            text += " change its owner, or choose another --state.file"
-            yield Finding(False, text)
+    file = Path(os.path.realpath(path))  # a link stays one
+    name, user = f"state file {file}", _user()
+    folder = next(parent for parent in file.parents if os.path.exists(parent))
+    needs = {folder: os.W_OK | os.X_OK, file: os.R_OK}
+    needs |= {Path(f"{file}{end}"): os.W_OK for end in (".lock", ".tmp")}
+    for place, mode in needs.items():
+        if os.path.exists(place) and not os.access(place, mode):
+            verb = "read" if mode == os.R_OK else "write to"
+            hint = "change its owner, or choose another --state.file"
+            yield False, f"{name}: user {user} cannot {verb} {place}; {hint}"
             return
     try:
-        Checkpoint(path).read()
+        Checkpoint(file).read()
+        yield _owned(file, user)
     except FileNotFoundError:
-        pass
+        yield True, f"{name}, not there yet"
     except (OSError, ValueError) as error:
-        hint = "restore it, or counting starts anew"
-        yield Finding(False, f"state file {path}: {error}; {hint}")
-        return
-    yield Finding(True, f"state file {path}")
+        yield False, f"{name}: {error}; restore it, or counting starts anew"
 
 
-def _web_config(path: Path | None) -> Iterator[Finding]:
-    if path is None:
-        return
-    # Not at the top: without a file, healthy checks need none of it.
-    from exporter.web.config import read
-
-    try:
-        web = read(path, {})
-    except ConfigError as error:
-        yield from (Finding(False, problem) for problem in error.problems)
-        return
-    tls = "TLS" if web.tls else "no TLS"
-    if web.tls and web.tls.verify_mode is ssl.CERT_REQUIRED:
-        tls += " with client certificates"
-    count = len(web.users) or "no"
-    yield Finding(True, f"{path}: {tls}, {count} user{'' if count == 1 else 's'}")
-    if web.tls:
-        yield _certificate(web.files["cert_file"], web.files["key_file"])
-        yield from _key(web.files["key_file"])
+def _owned(file: Path, user: int) -> Finding:
+    """Say whose the file is; each save replaces it by a new one of this user's."""
+    owner, folder = file.stat().st_uid, file.parent.stat()
+    if user == owner:
+        return True, f"state file {file}"
+    is_kept = folder.st_mode & stat.S_ISVTX and user not in (0, folder.st_uid)
+    text = f"state file {file} belongs to user {owner}, not {user}"
+    return not is_kept, f"{text}; run as that user, or change its owner"
 
 
-def _certificate(file: Path, key: Path) -> Finding:
-    try:
-        seconds = _valid_until(file, key) - time.time()
-    except ssl.SSLCertVerificationError as error:
-        return Finding(False, f"{file}: {error.verify_message}; renew it")
-    days = int(seconds / DAY_SECONDS)
-    return Finding(True, f"{file}: valid for {days} more days")
-
-
-def _valid_until(certificate: Path, key: Path) -> float:
-    """Return the moment at which a server's certificate ends, in Unix time.
-
-    Found out by shaking hands with ourselves: nothing else in the standard library
-    tells it.
-
-    Raises:
-        ssl.SSLCertVerificationError: it does not hold now, or not for servers.
-    """
-    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ours.load_cert_chain(certificate, key)
-    theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    theirs.check_hostname = False
-    theirs.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    theirs.load_verify_locations(certificate)
-    to_us, to_them = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = theirs.wrap_bio(to_them, to_us)
-    server = ours.wrap_bio(to_us, to_them, server_side=True)
-    for end in (client, server, client):
-        with suppress(ssl.SSLWantReadError):
-            end.do_handshake()
-    seen = client.getpeercert() or {}
-    return ssl.cert_time_to_seconds(str(seen["notAfter"]))
-
-
-def _key(file: Path) -> Iterator[Finding]:
-    if file.stat().st_mode & stat.S_IROTH:
-        text = f"{file}: every user of this machine may read the key; chmod o= {file}"
-        yield Finding(True, text)
-
-
-def _addresses(config: Config) -> Iterator[Finding]:
+def _web(config: Config) -> Findings:
+    if path := config.web_config_file:
+        try:
+            web = Access(path).config
+            yield True, f"{path}: {', '.join(sorted(web.protection)) or 'unprotected'}"
+            key = web.files.get("key_file")
+            if key and os.name == "posix" and key.stat().st_mode & stat.S_IROTH:
+                yield True, f"{key}: every user here may read the key; chmod o= {key}"
+        except ConfigError as error:
+            yield from ((False, problem) for problem in error.problems)
     for address in config.listen_addresses:
         try:
             for listener in listen_on_all([address]):
                 listener.close()
-            yield Finding(True, f"can listen on {address}")
+            yield True, f"can listen on {address}"
         except ServerError as error:
-            if ask_health(address, config.web_config_file) is None:
-                yield Finding(True, f"an exporter is running already on {address}")
-            else:
-                yield Finding(False, str(error))
+            is_ours = ask_health(address, config.web_config_file) is None
+            running = f"an exporter is running already on {address}"
+            yield is_ours, running if is_ours else str(error)

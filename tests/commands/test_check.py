@@ -1,292 +1,224 @@
-"""The commands ``check`` and ``healthcheck``: what they find and how they say it."""
+"""The command ``check``: what it finds, and how it says it."""
 
 import os
-import sqlite3
-from contextlib import closing
+import time
 from pathlib import Path
+
+import pytest
 
 from tests.databases import App, Files
 from tests.exporters import NOBODY, Command, file_flags, run, run_as_nobody
 from tests.webs import CLIENTS, TLS, Web, users
 
 ANY_PORT = "--web.listen-address=127.0.0.1:0"
+USER = NOBODY if os.geteuid() == 0 else os.geteuid()
+NOW = int(time.time())
+WRITTEN = "min from the last write of its file:"
+UTC = "HAK/GAL's times must be UTC, or name their zone"
+NO_NUMBERS = "import os; del os.geteuid; import exporter.__main__ as m; exit(m.main())"
 
 
-def test_check_finds_nothing_wrong(folder: Path) -> None:
-    done = run("check", *file_flags(folder), ANY_PORT)
+def check(folder: Path, *flags: str | Path) -> list[str]:
+    """Return what is said of a folder, which must stay as it is."""
+    before = sorted(os.listdir(folder))
+    done = run("check", *file_flags(folder), ANY_PORT, *flags)
+    assert (sorted(os.listdir(folder)), done.stderr) == (before, "")
+    lines = done.stdout.splitlines()
+    assert done.returncode == (0 if lines[-1] == "no problems" else 2)
+    return lines
 
-    assert (done.returncode, done.stderr) == (0, "")
-    facts, events = f"{folder}/hexagonal_kb.db", f"{folder}/hakgal_performance.db"
-    assert done.stdout.splitlines() == [
-        f"ok       {facts}: table facts"
-        " (id, statement, source, timestamp, tags, confidence)",
-        f"ok       {facts}: facts gives hakgal_facts, hakgal_facts_added_total,"
-        " hakgal_facts_last_added_timestamp_seconds, hakgal_fact_confidence",
-        f"ok       {facts}: table audit_log"
-        " (id, timestamp, operation, details, user_id, session_id)",
-        f"ok       {facts}: audit_log gives hakgal_audit_events_total",
-        f"ok       {events}: table query_times"
-        " (id, timestamp, query_time, query_type, success)",
-        f"ok       {events}: query_times gives hakgal_query_duration_seconds",
-        f"ok       {events}: table cache_events"
-        " (id, timestamp, hit, cache_key, response_time)",
-        f"ok       {events}: cache_events gives hakgal_cache_hits_total,"
+
+def check_as_nobody(folder: Path, mode: int) -> list[str]:
+    """Return what names a user, if permissions apply to whoever asks."""
+    folder.chmod(0o777)
+    Files(folder, "delete").close()
+    folder.chmod(mode)
+    lines = run_as_nobody("check", *file_flags(folder), ANY_PORT).stdout.splitlines()
+    return [line for line in lines if " user " in line]
+
+
+def test_what_is_there_and_what_it_gives(folder: Path) -> None:
+    place = f"ok       {folder}/hakgal_performance.db:"
+    flags = "--database.knowledge-base=none", "--no-collector.queries"
+    assert check(folder, *flags) == [
+        f"{place} journal mode wal, owner {os.geteuid()}",
+        f"{place} table cache_events (id, timestamp, hit, cache_key, response_time)",
+        f"{place} cache_events gives hakgal_cache_hits_total,"
         " hakgal_cache_misses_total, hakgal_cache_response_seconds",
-        f"ok       state file {folder}/exporter-state.json",
+        f"{place} cache_events has no rows",
+        f"ok       state file {folder}/exporter-state.json, not there yet",
         "ok       can listen on 127.0.0.1:0",
         "no problems",
     ]
 
 
-def test_check_leaves_nothing_behind(folder: Path) -> None:
-    before = sorted(os.listdir(folder))
+def test_all_problems_are_listed_at_once(folder: Path, taken_port: int) -> None:
+    state, facts = folder / "exporter-state.json", folder / "hexagonal_kb.db"
+    state.write_text("no state\n")
+    facts.write_text("a text, not a database" * 9)
+    (folder / "hakgal_performance.db").unlink()
 
-    run("check", *file_flags(folder), ANY_PORT)
+    lines = check(folder, address := f"--web.listen-address=127.0.0.1:{taken_port}")
 
-    assert sorted(os.listdir(folder)) == before
-
-
-def break_everything(folder: Path) -> Path:
-    """Damage all three files; return the one that still is a database."""
-    (folder / "exporter-state.json").write_text("no state\n")
-    (folder / "hexagonal_kb.db").write_text("a text, not a database" * 9)
-    events = folder / "hakgal_performance.db"
-    with closing(sqlite3.connect(events)) as db, db:
-        db.execute("DROP TABLE query_times")
-        db.execute("CREATE VIEW query_times AS SELECT * FROM cache_events")
-        db.execute("ALTER TABLE cache_events RENAME hit TO found")
-    return events
+    texts = [line[9:] for line in lines if line.startswith("PROBLEM  ")]
+    assert [text.partition("; ")[0] for text in texts] == [
+        f"cannot read the knowledge_base database {facts}: the file is not a SQLite"
+        " database",
+        f"cannot read the performance database {folder}/hakgal_performance.db: the file"
+        " does not exist (yet)",
+        f"state file {state}: damaged, its checksum differs",
+        f"cannot listen on {address.partition('=')[2]}: Address already in use, want a"
+        " free port above 1023 and an address of this machine, or :PORT",
+    ]
+    assert lines[-1] == "4 problems"
 
 
-def test_check_lists_all_problems_at_once(folder: Path, taken_port: int) -> None:
-    events = break_everything(folder)
-    address = f"127.0.0.1:{taken_port}"
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            "ALTER TABLE query_times RENAME TO queries",
+            "ok       no table query_times: no hakgal_query_duration_seconds",
+        ),
+        (
+            "ALTER TABLE query_times DROP COLUMN timestamp",
+            "ok       query_times lacks timestamp or created_at: no"
+            " hakgal_last_event_timestamp_seconds",
+        ),
+        (
+            "ALTER TABLE cache_events RENAME hit TO found",
+            "ok       cache_events lacks hit: no hakgal_cache_hits_total,"
+            " hakgal_cache_misses_total, hakgal_cache_response_seconds",
+        ),
+    ],
+)
+def test_lack_is_said_with_its_cost(folder: Path, change: str, line: str) -> None:
+    with Files(folder) as files:
+        files.performance.run(change)
+    place = f"{folder}/hakgal_performance.db: "
+    assert line in [said.replace(place, "") for said in check(folder)]
 
-    done = run("check", *file_flags(folder), f"--web.listen-address={address}")
 
-    assert (done.returncode, done.stderr) == (2, "")
-    assert done.stdout.splitlines() == [
-        f"PROBLEM  cannot read the knowledge_base database {folder}/hexagonal_kb.db:"
-        " the file is not a SQLite database; check the path",
-        f"PROBLEM  {events}: cannot read query_times: it is a view, not a table",
-        f"ok       {events}: table cache_events"
-        " (id, timestamp, found, cache_key, response_time)",
-        f"ok       {events}: cache_events gives nothing",
-        f"ok       {events}: cache_events lacks hit: no hakgal_cache_hits_total,"
-        " hakgal_cache_misses_total, hakgal_cache_response_seconds",
-        f"PROBLEM  state file {folder}/exporter-state.json: damaged, its checksum"
-        " differs; restore it, or counting starts anew",
-        f"PROBLEM  cannot listen on {address}: Address already in use, want a free port"
-        " above 1023 and an address of this machine, or :PORT",
-        "4 problems",
+def utc(seconds: int, zone: str = "") -> str:
+    """Return the time of a row, so long after its file was written."""
+    return time.strftime(f"%Y-%m-%d %H:%M:%S{zone}", time.gmtime(NOW + seconds))
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "verdict", "remark"),
+    [
+        (utc(0), "ok     ", ""),
+        (utc(-5000), "ok     ", ""),
+        (utc(7200, "+02:00"), "ok     ", ""),
+        (utc(-21600), "ok     ", f", -360 {WRITTEN} looks like local time; {UTC}"),
+        (utc(7200), "PROBLEM", f", +120 {WRITTEN} looks like local time; {UTC}"),
+        (utc(5000), "PROBLEM", f", +83 {WRITTEN} {UTC}"),
+        ("x", "PROBLEM", ", which is no time; write CURRENT_TIMESTAMP or ISO 8601"),
+    ],
+    ids=range(7),
+)
+def test_newest_row_is_not_newer_than_its_file(
+    folder: Path, timestamp: str, verdict: str, remark: str
+) -> None:
+    with Files(folder) as files:
+        files.add_audit(timestamp=timestamp)
+    path = files.knowledge_base.path
+    os.utime(path, (NOW, NOW))
+    row = f"{path}: newest row of audit_log is from {timestamp!r}{remark}"
+    assert f"{verdict}  {row}" in check(folder)
+
+
+def test_last_write_may_be_that_of_the_log(folder: Path) -> None:
+    path = folder / "hexagonal_kb.db"
+    with App(path) as app:
+        app.run("INSERT INTO audit_log(operation) VALUES ('add_fact')")
+        app.run("INSERT INTO facts(statement, timestamp) VALUES ('A.', NULL)")
+        os.utime(path, (0, 0))
+        lines = check(folder)
+    assert f"ok       {path}: facts has rows without a time" in lines
+    assert lines[-1] == "no problems"
+
+
+def test_state_file_is_followed_through_a_link(command: Command, folder: Path) -> None:
+    command.start().page()
+    command.stop()
+    state, link = folder / "exporter-state.json", folder / "link.json"
+    link.symlink_to(state)
+    assert f"ok       state file {state}" in check(folder, f"--state.file={link}")
+    none = "ok       no state file: a restart counts anew"
+    assert none in check(folder, "--state.file=")
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "verb"),
+    [
+        ("", 0o555, "write to"),
+        ("exporter-state.json", 0o777, "read"),
+        ("exporter-state.json.lock", 0o777, "write to"),
+        ("exporter-state.json.tmp", 0o777, "write to"),
+    ],
+)
+def test_what_the_state_file_lacks_rights_on_is_named(
+    foreign_folder: Path, name: str, mode: int, verb: str
+) -> None:
+    place = foreign_folder / name
+    foreign_folder.chmod(0o777)
+    if name:
+        place.touch(0)
+    assert check_as_nobody(foreign_folder, mode)[-1:] == [
+        f"PROBLEM  state file {foreign_folder}/exporter-state.json: user {USER} cannot"
+        f" {verb} {place}; change its owner, or choose another --state.file"
     ]
 
 
-def test_check_says_what_a_missing_table_costs(folder: Path) -> None:
-    with Files(folder) as files:
-        files.performance.run("DROP TABLE query_times")
-
-    done = run("check", *file_flags(folder), ANY_PORT)
-
-    assert done.returncode == 0, done.stdout
-    events = f"{folder}/hakgal_performance.db"
-    assert (
-        f"ok       {events}: no table query_times: no hakgal_query_duration_seconds\n"
-    ) in done.stdout
-
-
-def test_check_does_not_ask_for_a_database_that_is_none(folder: Path) -> None:
-    (folder / "hakgal_performance.db").unlink()
-
-    flags = [*file_flags(folder), "--database.performance=none", ANY_PORT]
-    done = run("check", *flags)
-
-    assert done.returncode == 0, done.stdout
-    assert "query_times" not in done.stdout
-    assert "performance" not in done.stdout
-
-
-def test_check_finds_files_that_are_not_there(tmp_path: Path) -> None:
-    done = run("check", *file_flags(tmp_path), ANY_PORT)
-
-    assert done.returncode == 2
-    assert done.stdout.count("the file does not exist (yet); it is picked up") == 2
-    assert done.stdout.endswith("2 problems\n")
-
-
-def test_one_problem_is_not_called_problems(folder: Path) -> None:
-    (folder / "hakgal_performance.db").unlink()
-
-    done = run("check", *file_flags(folder), ANY_PORT)
-
-    assert done.stdout.endswith("1 problem\n")
-
-
-def test_check_finds_a_crashed_writer(folder: Path) -> None:
-    path = folder / "hakgal_performance.db"
-    with App(path) as app:
-        app.run("INSERT INTO cache_events(hit) VALUES (1)")
-        app.kill()
-    Path(f"{path}-shm").unlink()
-
-    done = run("check", *file_flags(folder), ANY_PORT)
-
-    assert done.returncode == 2
-    assert "its -wal has content but its -shm is missing" in done.stdout
-    assert f"sqlite3 '{path}' 'PRAGMA wal_checkpoint(TRUNCATE)'" in done.stdout
-
-
-def test_check_looks_only_at_what_is_switched_on(folder: Path) -> None:
-    with Files(folder) as files:
-        files.performance.run("DROP TABLE query_times")
-
-    done = run("check", *file_flags(folder), ANY_PORT, "--no-collector.queries")
-
-    assert done.returncode == 0, done.stdout
-    assert "query_times" not in done.stdout
-
-
-def test_check_without_state_file_says_what_that_means(folder: Path) -> None:
-    done = run("check", *file_flags(folder), "--state.file=", ANY_PORT)
-
-    assert done.returncode == 0
-    assert "ok       no state file: a restart counts anew\n" in done.stdout
-
-
-def test_check_recognises_a_running_exporter(command: Command, folder: Path) -> None:
-    command.start()
-
-    done = run("check", *command.flags)
-
-    assert done.returncode == 0, done.stdout
-    host, port = command.address
-    assert f"ok       an exporter is running already on {host}:{port}\n" in done.stdout
-
-
-def test_check_finds_a_folder_that_it_may_not_write(foreign_folder: Path) -> None:
-    Files(foreign_folder, "delete").close()
-
-    done = run_as_nobody("check", *file_flags(foreign_folder), ANY_PORT)
-
-    user = NOBODY if os.geteuid() == 0 else os.geteuid()
-    assert done.returncode == 2
-    assert (
-        f"PROBLEM  state file {foreign_folder}/exporter-state.json: user {user} cannot"
-        f" write to {foreign_folder}; change its owner, or choose another --state.file"
-    ) in done.stdout.splitlines()
-    assert done.stdout.endswith("1 problem\n")
-
-
-def test_check_finds_a_state_file_that_is_somebody_elses(
-    foreign_folder: Path,
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody else can be two users")
+def test_state_file_of_another_user_is_told_of(
+    command: Command, folder: Path, foreign_folder: Path
 ) -> None:
-    Files(foreign_folder, "delete").close()
-    foreign_folder.chmod(0o777)
-    state = foreign_folder / "exporter-state.json"
-    state.touch()
-    state.chmod(0o000)
-
-    check = run_as_nobody("check", *file_flags(foreign_folder), ANY_PORT)
-    serve = run_as_nobody(*file_flags(foreign_folder), ANY_PORT)
-
-    assert f"PROBLEM  state file {state}: user " in check.stdout
-    assert f" cannot write to {state}; change its owner" in check.stdout
-    assert (check.returncode, serve.returncode) == (2, 1)
+    command.start().page()
+    command.stop()
+    name = "exporter-state.json"
+    state = (folder / name).rename(foreign_folder / name)
+    text = f"state file {state} belongs to user 0, not {NOBODY}"
+    text += "; run as that user, or change its owner"
+    for mode, verdict in ((0o777, "ok     "), (0o1777, "PROBLEM")):
+        facts, _, said = check_as_nobody(foreign_folder, mode)
+        assert facts.endswith(f"user {NOBODY} may write to its folder, and need not")
+        assert said == f"{verdict}  {text}"
 
 
-def test_relative_paths_start_at_the_working_directory(folder: Path) -> None:
+def test_system_may_not_number_its_users(folder: Path) -> None:
+    done = run("check", *file_flags(folder), ANY_PORT, program=NO_NUMBERS)
+    assert done.returncode == 0, done.stderr
+
+
+def test_exporter_that_runs_is_recognised(command: Command) -> None:
+    done = run("check", *command.start().flags)
+    address = "{}:{}".format(*command.address)
+    assert f"ok       an exporter is running already on {address}\n" in done.stdout
+
+
+def test_environment_is_read(folder: Path) -> None:
     names = {
         "HAKGAL_DATABASE_KNOWLEDGE_BASE": "hexagonal_kb.db",
-        "HAKGAL_DATABASE_PERFORMANCE": "hakgal_performance.db",
-        "HAKGAL_STATE_FILE": "",
+        "HAKGAL_DATABASE_PERFORMANCE": "none",
+        "HAKGAL_STATEFILE": "misspelt",
     }
-
     done = run("check", ANY_PORT, cwd=folder, **names)
-
-    assert done.returncode == 0, done.stdout
     assert f"ok       {folder}/hexagonal_kb.db: table facts (id, " in done.stdout
+    assert "ok       HAKGAL_STATEFILE is no setting; HAKGAL_STATE_" in done.stdout
 
 
-def test_healthcheck_succeeds_while_the_exporter_runs(
-    command: Command, folder: Path
-) -> None:
-    command.start()
-
-    for address in (f"127.0.0.1:{command.address[1]}", f":{command.address[1]}"):
-        done = run("healthcheck", f"--web.listen-address={address}")
-        assert (done.returncode, done.stdout, done.stderr) == (0, "healthy\n", "")
-
-
-def test_healthcheck_fails_when_nothing_listens(free_port: int) -> None:
-    done = run("healthcheck", f"--web.listen-address=127.0.0.1:{free_port}")
-
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"not healthy: nothing answers on 127.0.0.1:{free_port}"
-        " ([Errno 111] Connection refused)\n"
-    )
-
-
-def test_healthcheck_fails_when_somebody_else_listens(taken_port: int) -> None:
-    done = run("healthcheck", f"--web.listen-address=127.0.0.1:{taken_port}")
-
-    assert done.returncode == 1
-    assert done.stderr.startswith("not healthy: nothing answers on ")
-
-
-def test_check_shows_what_protects(folder: Path) -> None:
-    web = Web(folder)
-    flags = [*file_flags(folder), ANY_PORT, "--web.config.file"]
-
-    done = run("check", *flags, web.write(CLIENTS, users(alice="a")))
-
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-4:] == [
-        f"ok       {web.file}: TLS with client certificates, 1 user",
-        f"ok       {web.certificate}: valid for 9 more days",
-        "ok       can listen on 127.0.0.1:0",
-        "no problems",
-    ]
-
-
-def test_check_lists_all_problems_of_the_web_configuration(folder: Path) -> None:
-    web = Web(folder)
-    flags = [*file_flags(folder), ANY_PORT, "--web.config.file"]
-    text = f"{TLS}  min_version: TLS10\nbasic_auth_users: {{a: b}}\n"
-
-    done = run("check", *flags, web.write(text))
-
-    assert done.returncode == 2
-    assert [line for line in done.stdout.splitlines() if "web.yml" in line] == [
-        f"PROBLEM  {web.file}:4: tls_server_config.min_version: got text 'TLS10', want"
-        " TLS12 or TLS13",
-        f"PROBLEM  {web.file}:5: basic_auth_users.a: got something else, want a bcrypt"
-        " hash, cost 04 to 16: $2y$10$…",
-    ]
-
-
-def test_check_finds_an_expired_certificate(folder: Path) -> None:
-    web = Web(folder)
-    web.servers.issue("server", days=0)
-    flags = [*file_flags(folder), ANY_PORT, "--web.config.file"]
-
-    done = run("check", *flags, web.write(TLS))
-
-    assert done.returncode == 2
-    assert f"PROBLEM  {web.certificate}: certificate has expired; renew it\n" in (
-        done.stdout
-    )
-
-
-def test_check_sees_a_key_that_everybody_may_read(folder: Path) -> None:
+def test_protection_is_told(folder: Path) -> None:
     web = Web(folder)
     web.key.chmod(0o644)
-    flags = [*file_flags(folder), ANY_PORT, "--web.config.file"]
-
-    done = run("check", *flags, web.write(TLS))
-
-    assert done.returncode == 0
-    assert (
-        f"ok       {web.key}: every user of this machine may read the key;"
-        f" chmod o= {web.key}\n"
-    ) in done.stdout
+    path = web.write(CLIENTS, users(alice="a"))
+    assert check(folder, "--web.config.file", path)[-4:-2] == [
+        f"ok       {path}: TLS, client certificates, users",
+        f"ok       {web.key}: every user here may read the key; chmod o= {web.key}",
+    ]
+    path = web.write(f"{TLS}  min_version: TLS10\nbasic_auth_users: {{a: b}}\n")
+    lines = check(folder, "--web.config.file", path)
+    setting = f"PROBLEM  {path}:4: tls_server_config.min_version"
+    assert setting in [line.partition(": got ")[0] for line in lines]
+    assert lines[-1] == "2 problems"
