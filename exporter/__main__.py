@@ -78,26 +78,17 @@ def _demo(words: list[str]) -> int:
     )
     config.add_flags(parser)
     flags = parser.parse_args(words)
-    from exporter.commands.demo import demo, place
+    from exporter.commands.demo import default_files, demo
 
-    return demo(config.load(place(flags, os.environ), os.environ))
+    return demo(config.load(flags, default_files(flags.directory) | os.environ))
 
 
 def _simulate(words: list[str]) -> int:
-    from exporter.commands.demo import add_simulate_flags, simulate
-    from exporter.commands.faults import FAULTS, contradiction
+    from exporter.commands.simulate import add_flags, simulate
 
-    faults = [f"  {name:13} {fault.does}" for name, fault in FAULTS.items()]
-    parser = _parser(
-        "simulate",
-        "Write simulated activity into given databases.",
-        epilog="\n".join(["faults:", *faults]),
-    )
-    add_simulate_flags(parser)
-    flags = parser.parse_args(words)
-    if problem := contradiction(flags.faults):
-        parser.error(f"argument --fault: {problem}")
-    return simulate(flags)
+    parser = _parser("simulate", "Write simulated activity into given databases.")
+    add_flags(parser)
+    return simulate(parser.parse_args(words))
 
 
 def _check(words: list[str]) -> int:

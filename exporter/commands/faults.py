@@ -1,179 +1,127 @@
-"""Faults that ``simulate`` causes on demand: the real conditions, in the files.
+"""What the stand-in for HAK/GAL does, drawn by lot, and what can go wrong with it.
 
-A fault changes how HAK/GAL behaves, or what is done with the rows it writes, or holds
-something in the files as long as the run lasts.
+How often things happen and how long they take is as in the old system's simulator.
 """
 
-import itertools
-import sqlite3
-import threading
+import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
-from contextlib import nullcontext as nothing
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
-
-from exporter.commands.activity import NORMAL, Batch, Operation, Totals
-from exporter.commands.simulate import (
-    Simulator,
-    Write,
-    connect,
-    explained,
-    patiently,
-    write_batch,
-)
-from exporter.errors import DatabaseError
-
-# More than the exporter keeps apart by default.
-_MANY_TYPES = tuple(Operation(f"type_{n}", 0.010, 0.030) for n in range(150))
-_NO_ADDING = tuple(o for o in NORMAL.operations if o.query_type != "add_fact")
-_PRUNE = tuple(
-    f"DELETE FROM {table} WHERE id < (SELECT MAX(id) FROM {table})"
-    for table in ("query_times", "cache_events")
-)
-_JOURNAL_MODE = "PRAGMA journal_mode"
-_READ = "SELECT COUNT(*) FROM sqlite_schema"
-
-Paths = Sequence[Path]
-Hold = Callable[[Paths, threading.Event], AbstractContextManager[object]]
-
-
-def prune(db: sqlite3.Connection, batch: Batch) -> Counter[str]:
-    """Delete all events but the newest; some have just been committed."""
-    for statement in _PRUNE:
-        db.execute(statement)
-    return Counter()
-
-
-@contextmanager
-def locked(paths: Paths, stop: threading.Event) -> Iterator[None]:
-    """Have the databases for ourselves: in WAL mode, too, nobody else can read.
-
-    A log with content belongs to it: without one, a file could be read past the lock.
-    """
-
-    def take() -> Counter[str]:
-        db.execute("BEGIN EXCLUSIVE")
-        ((version,),) = db.execute("PRAGMA user_version").fetchall()
-        db.execute(f"PRAGMA user_version = {int(version)}")
-        db.execute("COMMIT")
-        db.execute("BEGIN EXCLUSIVE")
-        return Counter()
-
-    with ExitStack() as stack:
-        for path in paths:
-            with explained(path):
-                db = stack.enter_context(closing(connect(path)))
-                db.execute("PRAGMA locking_mode = EXCLUSIVE")
-                patiently(take, stop)
-        yield
-
-
-@contextmanager
-def read_for_ever(paths: Paths, stop: threading.Event) -> Iterator[None]:
-    """Begin to read and never end it: logs can no longer be emptied."""
-    with ExitStack() as stack:
-        for path in paths:
-            with explained(path):
-                db = stack.enter_context(closing(connect(path)))
-                ((mode,),) = db.execute(_JOURNAL_MODE).fetchall()
-                if mode != "wal":
-                    raise DatabaseError(
-                        f"cannot make the log of {path} grow: it has none, its journal"
-                        f" mode is {mode}; set it with PRAGMA journal_mode = WAL"
-                    )
-                db.execute("BEGIN")
-                db.execute(_READ).fetchall()
-        yield
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What goes wrong.
-
-    Args:
-        does: the words for ``--help``.
-        changes: fields of ``NORMAL`` that differ.
-        write_events: done with each batch instead of writing it.
-        hold: held as long as the run lasts.
-    """
-
-    does: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    write_events: Sequence[Write] = ()
-    hold: Hold = lambda paths, stop: nothing()
-
-    @property
-    def fields(self) -> set[str]:
-        """What this fault decides, so that no other can."""
-        return {*self.changes, *(["write_events"] if self.write_events else [])}
-
+from sqlite3 import Connection
 
 FAULTS = {
-    "slow-queries": Fault("Queries take ten times as long.", {"slowness": 10.0}),
-    "failures": Fault("Every second query fails.", {"failure_share": 0.5}),
-    "cache-misses": Fault("Of ten look-ups one hits.", {"hit_share": 0.1}),
-    "no-writes": Fault(
-        "The files are held open, nothing is written.", {"is_active": False}
-    ),
-    "lock": Fault(
-        "The files are locked, nothing is written.", {"is_active": False}, hold=locked
-    ),
-    "facts-lost": Fault(
-        "Each round removes a fact, none adds one.",
-        {"removal_share": 1.0, "operations": _NO_ADDING},
-    ),
-    "wal-growth": Fault(
-        "A reader never ends, the logs grow with --rate.", hold=read_for_ever
-    ),
-    "prune-unread": Fault(
-        "Events are deleted as soon as they are written.",
-        write_events=(write_batch, prune),
-    ),
-    "broken-rows": Fault(
-        "Every second query has a negative, infinite or no time.",
-        {"broken_share": 0.5},
-    ),
-    "query-types": Fault(
-        f"Queries have {len(_MANY_TYPES)} types.", {"operations": _MANY_TYPES}
-    ),
+    "slow-queries": "Queries take ten times as long.",
+    "failures": "Every second query fails.",
+    "cache-misses": "Of ten look-ups one hits.",
+    "no-writes": "The files are held open, nothing is written.",
+    "lock": "The files are locked, nothing is written.",
+    "facts-lost": "Each round removes a fact, none adds one.",
+    "wal-growth": "A reader never ends, the logs grow with --rate.",
+    "prune-unread": "Events are deleted as soon as they are written.",
+    "broken-rows": "Every second query has a negative, infinite or no time.",
+    "query-types": "Queries have 150 types.",
 }
+IDLE = {"no-writes", "lock"}  # beside these, no other fault would be noticed
+
+Limits = tuple[float, float]
+# How many seconds a query takes at least and at most, by its type.
+OPERATIONS: dict[str, Limits] = {
+    "search_knowledge": (0.050, 0.150),
+    "add_fact": (0.020, 0.080),
+    "get_system_status": (0.010, 0.030),
+    "health_check": (0.010, 0.020),
+    "consistency_check": (0.100, 0.300),
+}
+MANY_OPERATIONS = {f"type_{number}": (0.010, 0.030) for number in range(150)}
+BURST_SECONDS = (0.200, 0.500)
+HIT_SECONDS = (0.0005, 0.005)
+NO_TIMES = (-1.0, float("inf"), "soon")
+
+ADD_QUERY = "INSERT INTO query_times(query_time, query_type, success) VALUES (?, ?, ?)"
+ADD_LOOKUP = "INSERT INTO cache_events(hit, cache_key, response_time) VALUES (?, ?, ?)"
+ADD_FACT = """
+INSERT INTO facts(statement, source, tags, confidence)
+VALUES (:statement, 'simulator', 'simulated', :confidence)
+"""
+OLDEST = "WHERE id = (SELECT MIN(id) FROM facts) RETURNING statement"
+CHANGE_FACT = {
+    "add_fact": f"{ADD_FACT} RETURNING statement",
+    "delete_fact": f"DELETE FROM facts {OLDEST}",
+    "update_fact": f"UPDATE facts SET confidence = :confidence {OLDEST}",
+}
+ADD_AUDIT_ROW = """
+INSERT INTO audit_log(operation, details, user_id, session_id) VALUES (?, ?, ?, ?)
+"""
+PRUNE = "DELETE FROM {0} WHERE id < (SELECT MAX(id) FROM {0})"
+COMMIT_ROWS = 5000  # about the most in one commit: a stop waits for it
 
 
-def contradiction(names: Sequence[str]) -> str | None:
-    """Return why these faults cannot be had at the same time, None if they can."""
-    for first, second in itertools.combinations(dict.fromkeys(names), 2):
-        one, other = FAULTS[first], FAULTS[second]
-        idle = "is_active" in one.fields | other.fields
-        if idle or one.fields & other.fields:
-            return f"{first} and {second} exclude each other"
-    return None
+class Activity:
+    """Writes rounds: an operation each, and what may come with it."""
+
+    def __init__(self, db: Connection, faults: set[str], seed: int | None) -> None:
+        self._db, self._random, self._faults = db, random.Random(seed), faults
+        operations = MANY_OPERATIONS if "query-types" in faults else OPERATIONS
+        left_out = "add_fact" if "facts-lost" in faults else ""
+        self._operations = [o for o in operations.items() if o[0] != left_out]
+        self._slowness = 10.0 if "slow-queries" in faults else 1.0
+        self._failure_share = 0.5 if "failures" in faults else 0.02
+        # With the queries of bursts, which all miss, 70 % hit.
+        self._hit_share = 0.1 if "cache-misses" in faults else 0.875
+        self._removal_share = 1.0 if "facts-lost" in faults else 0.02
+        self._broken_share = 0.5 if "broken-rows" in faults else 0.0
+
+    def write(self, rows: float) -> Counter[str]:
+        """Commit rounds that have so many rows, and count them by kind."""
+        self._counts = Counter[str]()
+        with self._db:
+            while self._counts["rows"] < min(rows, COMMIT_ROWS):
+                self._write_round()
+        if "prune-unread" in self._faults:
+            with self._db:
+                self._db.execute(PRUNE.format("query_times"))
+                self._db.execute(PRUNE.format("cache_events"))
+        return self._counts
+
+    def _write_round(self) -> None:
+        query_type, limits = self._random.choice(self._operations)
+        has_succeeded = self._write_query(query_type, limits, self._hit_share)
+        if has_succeeded and query_type == "add_fact":
+            self._change_fact("add_fact")
+        if self._happens(self._removal_share):
+            self._change_fact("delete_fact")
+        if self._happens(0.02):
+            self._change_fact("update_fact")
+        if self._happens(0.05):
+            for _ in range(5):
+                self._write_query("search_knowledge", BURST_SECONDS, hit_share=0.0)
+
+    def _write_query(self, query_type: str, limits: Limits, hit_share: float) -> bool:
+        seconds = self._random.uniform(*limits) * self._slowness
+        succeeded = not self._happens(self._failure_share)
+        is_broken = self._happens(self._broken_share)
+        noted = self._random.choice(NO_TIMES) if is_broken else seconds
+        self._db.execute(ADD_QUERY, (noted, query_type, succeeded))
+        hit = self._happens(hit_share)
+        key = f"{query_type} {self._random.randrange(1000)}"
+        response_seconds = self._random.uniform(*HIT_SECONDS) if hit else seconds
+        self._db.execute(ADD_LOOKUP, (hit, key, response_seconds))
+        outcomes = {"failed": not succeeded, "hits": hit, "misses": not hit}
+        self._counts.update(rows=2, queries=1, **outcomes)
+        return succeeded
+
+    def _change_fact(self, operation: str) -> None:
+        user = self._random.randint(1, 9)
+        change = self._db.execute(CHANGE_FACT[operation], draw_fact(self._random))
+        for (statement,) in change.fetchall():  # none, where no fact is left
+            audit_row = (operation, statement, f"user-{user}", f"session-{user}")
+            self._db.execute(ADD_AUDIT_ROW, audit_row)
+            is_added = operation == "add_fact"
+            self._counts.update({operation: 1, "audit_rows": 1, "rows": 1 + is_added})
+
+    def _happens(self, share: float) -> bool:
+        return self._random.random() < share
 
 
-class Saboteur(Simulator):
-    """A simulator that causes faults while it runs."""
-
-    def __init__(
-        self, *paths: Path, faults: Sequence[str] = (), **options: Any
-    ) -> None:
-        """Take the faults by name, and what a ``Simulator`` takes."""
-        chosen = [FAULTS[name] for name in dict.fromkeys(faults)]
-        changes = {name: v for f in chosen for name, v in f.changes.items()}
-        writes = [write for fault in chosen for write in fault.write_events]
-        options |= {"behaviour": replace(NORMAL, **changes), "write_events": writes}
-        super().__init__(*paths, **options)
-        self._paths = paths
-        self._holds = [fault.hold for fault in chosen]
-
-    def run(self, stop: threading.Event, duration: float | None = None) -> Totals:
-        """Write until the event is set or the duration, in seconds, is over.
-
-        Raises:
-            DatabaseError: what is to be held is somebody else's, or writing failed.
-        """
-        with ExitStack() as stack:
-            for hold in self._holds:
-                stack.enter_context(hold(self._paths, stop))
-            return super().run(stop, duration)
+def draw_fact(generator: random.Random) -> dict[str, object]:
+    """Draw a statement, numbered so that hardly any is there twice."""
+    statement = f"HasPart(Computer{generator.randrange(10_000_000)}, CPU)."
+    return {"statement": statement, "confidence": round(generator.uniform(0.5, 1), 2)}

@@ -1,22 +1,24 @@
-"""Stand-in for HAK/GAL: writes into both databases what the application would.
+"""The command ``simulate``, a stand-in for HAK/GAL: writes what the application would.
 
-The only code of the project that writes to them, for demo, simulate and tests.
+Only this and the recorder write into the databases; tests make theirs with it.
 """
 
+import argparse
 import math
+import os
 import random
+import signal
 import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from exporter.commands.activity import NORMAL, Batch, Behaviour, Totals, draw_fact
-from exporter.errors import DatabaseError
+from exporter.commands import Stop
+from exporter.commands.faults import ADD_FACT, FAULTS, IDLE, Activity, draw_fact
+from exporter.errors import ConfigError, DatabaseError
 from exporter.recorder import PERFORMANCE_SCHEMA
 
 # HAK/GAL's own tables; those of the other database are the recorder's.
@@ -30,44 +32,73 @@ CREATE TABLE IF NOT EXISTS audit_log (
     operation TEXT NOT NULL, details TEXT, user_id TEXT, session_id TEXT
 );
 """
-
-_SET_MODE = {mode: f"PRAGMA journal_mode = {mode}" for mode in ("delete", "wal")}
-_BEGIN = "BEGIN IMMEDIATE"
-_ADD_QUERY = "INSERT INTO query_times(query_time, query_type, success) VALUES (?, ?, ?)"
-_ADD_LOOKUP = "INSERT INTO cache_events(hit, cache_key, response_time) VALUES (?, ?, ?)"
-_ADD_AUDIT_ROW = """
-INSERT INTO audit_log(operation, details, user_id, session_id)
-VALUES (:operation, :details, :user_id, :session_id)
+READ_FOR_EVER = "BEGIN; SELECT 1 FROM query_times LIMIT 1; SELECT 1 FROM facts LIMIT 1"
+# In WAL mode, too, this keeps readers out. It leaves something in the logs: without
+# that, the files could be read past the lock.
+LOCK = """
+PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE;
+CREATE TABLE main.simulated(lock); CREATE TABLE knowledge_base.simulated(lock);
+DROP TABLE main.simulated; DROP TABLE knowledge_base.simulated; COMMIT
 """
-_ANY_FACT = "SELECT 1 FROM facts LIMIT 1"
-_ADD_FACT = """
-INSERT INTO facts(statement, source, tags, confidence)
-VALUES (:statement, 'simulator', 'simulated', :confidence)
-"""
-_SOME_FACT = """
-(SELECT id FROM facts WHERE id >= :place * (SELECT MAX(id) FROM facts)
- ORDER BY id LIMIT 1) RETURNING statement
-"""
-_DELETE_FACT = f"DELETE FROM facts WHERE id = {_SOME_FACT}"
-_UPDATE_FACT = f"UPDATE facts SET confidence = :confidence WHERE id = {_SOME_FACT}"
-# By audit operation: the figure in Totals, and the statement.
-_CHANGES = {
-    "add_fact": ("facts_added", f"{_ADD_FACT} RETURNING statement"),
-    "delete_fact": ("facts_removed", _DELETE_FACT),
-    "update_fact": ("facts_updated", _UPDATE_FACT),
-}
+COUNTS = """{queries} queries ({failed} failed), {hits} cache hits, {misses} misses,\
+ {add_fact} facts added, {delete_fact} removed, {audit_rows} audit rows"""
+LOCK_SECONDS = 10.0  # the longest wait for somebody else's lock
+MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.02, 0.5  # between two commits
 
-_BATCH_PAUSE_SECONDS = (0.02, 0.02)
-_BATCH_ROWS_LIMIT = 5_000  # A stop waits for one batch at most.
-_BUSY_SECONDS = 0.5  # Short, so that a stop is noticed behind a lock.
-_LOCK_PATIENCE_SECONDS = 10.0
-_ADVICE = {
-    "unable to open": "exporter.commands.simulate.create makes missing files",
-    "no such table": "exporter.commands.simulate.create makes missing tables",
-    "locked": "end the program that holds the lock, or try again",
-}
 
-Write = Callable[[sqlite3.Connection, Batch], Counter[str]]
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the command, and the list of faults."""
+    add, text = parser.add_argument, "Write into this file, made if it is missing."
+    for name in ("knowledge_base", "performance"):
+        flag = f"--database.{name.replace('_', '-')}"
+        add(flag, dest=name, metavar="FILE", type=Path, required=True, help=text)
+    text = "Write N rows a second. Default: 2.5, like a calm HAK/GAL."
+    add("--rate", metavar="N", type=_positive, default=2.5, help=text)
+    text = "Stop after this time. Default: run until stopped."
+    add("--duration", metavar="SECONDS", type=_positive, default=math.inf, help=text)
+    add("--seed", metavar="N", type=int, help="Draw the same rows for the same N.")
+    text = "Cause this fault; may be repeated. See the list below."
+    add("--fault", metavar="NAME", action="append", choices=FAULTS, help=text)
+    add("--until-eof", action="store_true", help=argparse.SUPPRESS)  # for demo
+    faults = (f"  {name:13} {meaning}" for name, meaning in FAULTS.items())
+    parser.epilog = "\n".join(["faults:", *faults])
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text}, want a number above 0")
+    return number
+
+
+def simulate(flags: argparse.Namespace) -> int:
+    """Write activity until the time is up or a signal comes, and print the totals."""
+    if len(faults := set(flags.fault or ())) > 1 and faults & IDLE:
+        raise ConfigError([f"--fault: {' and '.join(flags.fault)} exclude each other"])
+    stop, totals, seconds = Stop(), Counter[str](), 0.0
+    if flags.until_eof:
+        threading.Thread(target=_stop_at_eof, daemon=True).start()
+    create(flags.knowledge_base, flags.performance)
+    started = time.monotonic()
+    try:
+        with _opened(faults, flags.performance, flags.knowledge_base) as db:
+            activity = Activity(db, faults, flags.seed)
+            rate = 0.0 if faults & IDLE else flags.rate
+            pause = min(max(MIN_PAUSE_SECONDS, 1 / flags.rate), MAX_PAUSE_SECONDS)
+            while not stop.wait(pause) and seconds < flags.duration:
+                seconds = time.monotonic() - started
+                totals += activity.write(rate * seconds - totals["rows"])
+    finally:
+        rows, seconds = totals["rows"], time.monotonic() - started
+        print(f"{rows} rows in {seconds:.1f} s ({rows / seconds:.0f}/s): ", end="")
+        print(COUNTS.format_map(totals))
+    return 0
+
+
+def _stop_at_eof() -> None:
+    """End with who started us, however that ends: it is then that our input ends."""
+    os.read(0, 1)
+    signal.raise_signal(signal.SIGTERM)
 
 
 def create(
@@ -80,163 +111,54 @@ def create(
 ) -> None:
     """Make folders, files and tables that are missing; drop nothing.
 
-    Facts are added only to an empty table; the journal mode (wal or delete, which
-    are those that a file keeps) is set only on a file that did not exist.
+    Facts go only into an empty table; only a new file gets the journal mode.
 
     Raises:
         DatabaseError: a folder, file or table could not be made.
     """
-    with explained(performance):
-        _create_tables(performance, PERFORMANCE_SCHEMA, journal_mode)
-    with explained(knowledge_base):
-        _create_tables(knowledge_base, KNOWLEDGE_BASE_SCHEMA, journal_mode)
-        with closing(connect(knowledge_base)) as db, db:
-            db.execute(_BEGIN)
-            if not db.execute(_ANY_FACT).fetchall():
-                rng = random.Random(seed)
-                db.executemany(_ADD_FACT, (draw_fact(rng) for _ in range(facts)))
-
-
-class Simulator:
-    """Writes HAK/GAL's activity until told to stop.
-
-    The same seed on equal files gives the same rows in the same order; how far it
-    gets is left to the clock. ``totals`` is what the latest run has committed so far,
-    also when that run ended in an error.
-    """
-
-    def __init__(
-        self,
-        knowledge_base: Path,
-        performance: Path,
-        *,
-        rate: float | None = None,
-        seed: int | None = None,
-        behaviour: Behaviour = NORMAL,
-        write_events: Sequence[Write] = (),
-    ) -> None:
-        """Take the rate in rows per second; None keeps the old simulator's pace.
-
-        ``write_events`` are done to the performance database with each batch, one
-        after the other, instead of writing it.
-        """
-        self.totals = Totals()
-        self._knowledge_base = knowledge_base
-        self._performance = performance
-        self._rate = rate
-        self._rng = random.Random(seed)
-        self._behaviour = behaviour
-        self._write_events = write_events or (write_batch,)
-
-    def run(self, stop: threading.Event, duration: float | None = None) -> Totals:
-        """Write until the event is set or the duration, in seconds, is over.
-
-        Raises:
-            DatabaseError: a file or table is missing, or a lock outlasted patience.
-        """
-        self.totals = Totals()
-        pause = _BATCH_PAUSE_SECONDS if self._rate else self._behaviour.pause_seconds
-        started = time.monotonic()
-        ends = started + (math.inf if duration is None else duration)
-        with (
-            closing(connect(self._performance)) as events,
-            closing(connect(self._knowledge_base)) as facts,
-        ):
-            while (now := time.monotonic()) < ends and not stop.is_set():
-                # Not the seeded generator: the pace must not change the content.
-                next_batch = min(now + random.uniform(*pause), ends)
-                batch = self._draw_batch(next_batch - started)
-                with explained(self._performance):
-                    for write in self._write_events:
-                        self.totals += patiently(partial(write, events, batch), stop)
-                with explained(self._knowledge_base):
-                    change = partial(_write_changes, facts, batch)
-                    self.totals += patiently(change, stop)
-                stop.wait(max(0.0, next_batch - time.monotonic()))
-        self.totals = replace(self.totals, seconds=now - started)
-        return self.totals
-
-    def _draw_batch(self, until_seconds: float) -> Batch:
-        batch = Batch(self._rng, self._behaviour)
-        due = 1.0
-        if self._rate is not None:
-            due = self._rate * until_seconds - self.totals.events
-        while self._behaviour.is_active and batch.rows < min(due, _BATCH_ROWS_LIMIT):
-            batch.add_round()
-        return batch
-
-
-def write_batch(db: sqlite3.Connection, batch: Batch) -> Counter[str]:
-    """Write queries and look-ups, and count them under their names in ``Totals``."""
-    if batch.queries:
-        with db:
-            db.execute(_BEGIN)
-            db.executemany(_ADD_QUERY, batch.queries)
-            db.executemany(_ADD_LOOKUP, batch.lookups)
-    return batch.count_queries()
-
-
-def patiently(write: Callable[[], Counter[str]], stop: threading.Event) -> Counter[str]:
-    """Try until no lock is in the way, or nothing is to be written any more.
-
-    Raises:
-        sqlite3.Error: a lock outlasted patience, or it is something else.
-    """
-    patience_ends = time.monotonic() + _LOCK_PATIENCE_SECONDS
-    while True:
-        try:
-            return write()
-        except sqlite3.OperationalError as error:
-            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-            if not busy or time.monotonic() > patience_ends:
-                raise
-            if stop.is_set():
-                return Counter()
-
-
-def _write_changes(db: sqlite3.Connection, batch: Batch) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    if not batch.changes:
-        return counts
-    with db:
-        db.execute(_BEGIN)
-        for change in batch.changes:
-            figure, change_fact = _CHANGES[str(change["operation"])]
-            for (statement,) in db.execute(change_fact, change).fetchall():
-                db.execute(_ADD_AUDIT_ROW, change | {"details": statement})
-                counts.update((figure, "audit_rows"))
-    return counts
-
-
-def _create_tables(path: Path, tables: str, journal_mode: str) -> None:
-    set_mode = _SET_MODE[journal_mode]
-    is_new = not path.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with closing(connect(path, "rwc")) as db:
-        if is_new:
-            db.execute(set_mode)
-        db.executescript(tables)
-
-
-def connect(path: Path, mode: str = "rw") -> sqlite3.Connection:
-    """Open a database that exists, to write.
-
-    Raises:
-        DatabaseError: it could not be opened.
-    """
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    with explained(path):
-        return sqlite3.connect(
-            uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None
-        )
+    schemas = {performance: PERFORMANCE_SCHEMA, knowledge_base: KNOWLEDGE_BASE_SCHEMA}
+    for path, schema in schemas.items():
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_new = not path.exists()
+            with closing(_connect(path)) as db:
+                if is_new:
+                    db.execute(f"PRAGMA journal_mode = {journal_mode}")
+                db.executescript(schema)
+    with _explained(knowledge_base), closing(_connect(knowledge_base)) as db, db:
+        if facts and not db.execute("SELECT 1 FROM facts LIMIT 1").fetchall():
+            generator = random.Random(seed)
+            db.executemany(ADD_FACT, (draw_fact(generator) for _ in range(facts)))
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def _opened(faults: set[str], *paths: Path) -> Iterator[sqlite3.Connection]:
+    """Open both databases in one connection, and hold in them what faults ask for."""
+    with _explained(*paths), closing(_connect(*paths)) as db:
+        reader = _connect(*paths) if "wal-growth" in faults else db
+        with closing(reader):
+            if "lock" in faults:
+                db.executescript(LOCK)
+            if "wal-growth" in faults:
+                reader.executescript(READ_FOR_EVER)
+            yield db
+
+
+def _connect(path: Path, knowledge_base: Path | None = None) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level="IMMEDIATE")
+    if knowledge_base:
+        db.execute("ATTACH ? AS knowledge_base", [str(knowledge_base)])
+    return db
+
+
+@contextmanager
+def _explained(*paths: Path) -> Iterator[None]:
     """Turn errors of SQLite and the file system into ones that say what to do."""
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        advice = [text for sign, text in _ADVICE.items() if sign in str(error)]
-        problem = f"cannot write {path}: {error}"
-        raise DatabaseError("; ".join([problem, *advice])) from error
+        advice = "give a file that this user can make and write, with its folder"
+        if "locked" in str(error):
+            advice = "end the program that holds the lock, or try again"
+        names = " and ".join(map(str, paths))
+        raise DatabaseError(f"cannot write {names}: {error}; {advice}") from error
