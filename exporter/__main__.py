@@ -78,7 +78,7 @@ def _demo(words: list[str]) -> int:
     )
     config.add_flags(parser)
     flags = parser.parse_args(words)
-    from exporter.commands.demo import default_files, demo
+    from exporter.commands.simulate import default_files, demo
 
     return demo(config.load(flags, default_files(flags.directory) | os.environ))
 

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import Metric
 
 from exporter.scrape import Exporter
+from exporter.web import Server
 from exporter.web.access import Access
 from exporter.web.pages import Pages
-from exporter.web.server import Server
 
 WAIT_SECONDS = 5.0  # nothing here takes that long unless it is broken
 

@@ -22,8 +22,8 @@ from exporter.commands.healthcheck import ask_health
 from exporter.config import Config, load
 from exporter.counting.checkpoint import Checkpoint
 from exporter.scrape import Exporter
+from exporter.web import Server
 from exporter.web.pages import Pages
-from exporter.web.server import Server
 from tests.servers import ROOT, Process, Processes, wait_until
 
 BUDGET_SECONDS = 10.0

@@ -9,8 +9,7 @@ from prometheus_client.core import Metric
 
 from exporter.collectors.families import counter
 from exporter.config import Config
-from exporter.counting.state import Reading
-from exporter.counting.table import Table
+from exporter.counting.table import Reading, Table
 
 
 def table(config: Config) -> Table:

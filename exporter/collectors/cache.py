@@ -9,8 +9,7 @@ from prometheus_client.core import Metric
 
 from exporter.collectors.families import counter, histogram
 from exporter.config import Config
-from exporter.counting.state import Reading
-from exporter.counting.table import Table
+from exporter.counting.table import Reading, Table
 
 # A hit takes milliseconds, a miss as long as the query behind it.
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)

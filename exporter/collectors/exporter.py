@@ -11,8 +11,7 @@ from prometheus_client.core import Metric
 
 from exporter import __version__
 from exporter.collectors.families import counter, gauge
-from exporter.counting.state import Reading, State
-from exporter.counting.table import Table
+from exporter.counting.table import Reading, State, Table
 
 _REVISION = Path(__file__).parent.parent / "REVISION"
 

@@ -11,8 +11,7 @@ from prometheus_client.core import Metric
 from exporter.collectors.families import counter, gauge, histogram
 from exporter.config import Config
 from exporter.counting.row_count import INLINE_ROWS
-from exporter.counting.state import Reading
-from exporter.counting.table import Table
+from exporter.counting.table import Reading, Table
 
 BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 

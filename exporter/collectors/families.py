@@ -11,7 +11,7 @@ from prometheus_client import core
 from prometheus_client.samples import Exemplar
 from prometheus_client.utils import floatToGoString
 
-from exporter.counting.state import Series
+from exporter.counting.table import Series
 
 Values = Mapping[Any, float | None]
 

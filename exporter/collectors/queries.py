@@ -9,8 +9,7 @@ from prometheus_client.core import Metric
 
 from exporter.collectors.families import histogram
 from exporter.config import Config
-from exporter.counting.state import Reading
-from exporter.counting.table import Table
+from exporter.counting.table import Reading, Table
 
 QUERY_TYPES = (
     "add_fact",

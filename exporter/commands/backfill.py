@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from exporter.config import Config
 from exporter.counting.fold import time_sql
-from exporter.database.reader import Database
+from exporter.database import Database
 from exporter.database.schema import Schema
 from exporter.errors import ConfigError, DatabaseError, OutputError
 

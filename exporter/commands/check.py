@@ -14,14 +14,13 @@ from exporter.commands.healthcheck import ask_health
 from exporter.config import Config, unknown_variables
 from exporter.counting.checkpoint import Checkpoint
 from exporter.counting.fold import time_sql
-from exporter.counting.state import CLOCK_SECONDS, Counts, Reading, State
-from exporter.counting.table import Table
+from exporter.counting.table import CLOCK_SECONDS, Counts, Reading, State, Table
+from exporter.database import Database
 from exporter.database.file import DatabaseFile
-from exporter.database.reader import Database
 from exporter.database.schema import Schema
 from exporter.errors import ConfigError, DatabaseError, ServerError
+from exporter.web import listen_on_all
 from exporter.web.access import Access
-from exporter.web.server import listen_on_all
 
 READ_SECONDS = 5.0
 TIME_METRIC = "hakgal_last_event_timestamp_seconds"  # of any table that has times

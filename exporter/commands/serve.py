@@ -10,9 +10,9 @@ from exporter.commands import Stop
 from exporter.config import Config, unknown_variables
 from exporter.counting.checkpoint import Checkpoint
 from exporter.scrape import Exporter
+from exporter.web import Server
 from exporter.web.access import Access
 from exporter.web.pages import Pages
-from exporter.web.server import Server
 
 POLL_SECONDS = 0.5
 CLOSE_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""The command ``simulate``, a stand-in for HAK/GAL: writes what the application would.
+"""``simulate``, a stand-in for HAK/GAL, and ``demo``, the exporter over one.
 
 Only this and the recorder write into the databases; tests make theirs with it.
 """
@@ -9,6 +9,8 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from exporter.commands import Stop
 from exporter.commands.faults import ADD_FACT, FAULTS, IDLE, Activity, draw_fact
+from exporter.config import Config
 from exporter.errors import ConfigError, DatabaseError
 from exporter.recorder import PERFORMANCE_SCHEMA
 
@@ -44,6 +47,46 @@ COUNTS = """{queries} queries ({failed} failed), {hits} cache hits, {misses} mis
  {add_fact} facts added, {delete_fact} removed, {audit_rows} audit rows"""
 LOCK_SECONDS = 10.0  # the longest wait for somebody else's lock
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.02, 0.5  # between two commits
+
+
+def default_files(directory: str) -> dict[str, str]:
+    """Return where each file is that nobody names, as environment variables."""
+    files = {
+        "HAKGAL_DATABASE_KNOWLEDGE_BASE": "hexagonal_kb.db",
+        "HAKGAL_DATABASE_PERFORMANCE": "hakgal_performance.db",
+        "HAKGAL_STATE_FILE": "exporter-state.json",
+    }
+    return {name: str(Path(directory, file)) for name, file in files.items()}
+
+
+def demo(config: Config) -> int:
+    """Make the databases, simulate activity in a process of its own, and serve.
+
+    In this process, our reads would drop the simulator's locks (POSIX). It ends with
+    its input, so also when we are killed.
+    """
+    knowledge_base, performance = config.knowledge_base, config.performance
+    if not (knowledge_base and performance):
+        raise ConfigError(["demo: got none for a database, want both to be files"])
+    # Not at the top: to simulate needs no server.
+    from exporter.commands.serve import serve
+    from exporter.web.config import read
+
+    web = read(config.web_config_file, {}) if config.web_config_file else None
+    scheme = "https" if web and web.tls else "http"
+    create(knowledge_base, performance, facts=1000)
+    command = [sys.executable, "-m", "exporter", "simulate", "--until-eof"]
+    command += [f"--database.knowledge-base={knowledge_base}"]
+    command += [f"--database.performance={performance}"]
+    for address in config.listen_addresses:
+        url = f"{scheme}://{'localhost' if address.startswith(':') else ''}{address}"
+        print(f"metrics: {url}{config.telemetry_path}   overview: {url}/")
+    print(f"databases: {knowledge_base}, {performance}")
+    print("Ctrl-C ends it.", flush=True)
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as simulator:
+        return serve(config, lambda: simulator.poll() is None)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

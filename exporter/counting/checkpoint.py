@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from exporter.counting.state import Counts, Series, State
-from exporter.counting.table import Table
+from exporter.counting.table import Counts, Series, State, Table
 from exporter.errors import StateError
 
 try:

@@ -4,8 +4,7 @@ from functools import lru_cache
 from operator import itemgetter
 from sqlite3 import Connection
 
-from exporter.counting.state import Counts
-from exporter.counting.table import BEFORE_REPLACEMENT, Table
+from exporter.counting.table import BEFORE_REPLACEMENT, Counts, Table
 
 LABEL_LENGTH = 128  # characters; a longer label value is cut
 # Why a row cannot count. In SQL it has a bucket below 0: the place from the end.

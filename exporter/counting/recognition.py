@@ -20,8 +20,7 @@ from sqlite3 import Connection
 from zlib import crc32
 
 from exporter.counting.fold import time_sql
-from exporter.counting.state import Counts, Fingerprint, State
-from exporter.counting.table import Table
+from exporter.counting.table import Counts, Fingerprint, State, Table
 
 DAY_SECONDS = 86_400
 

@@ -8,7 +8,7 @@ import time
 from sqlite3 import Connection
 from typing import NamedTuple
 
-from exporter.counting.state import Reading
+from exporter.counting.table import Reading
 from exporter.database.file import DatabaseFile
 
 INLINE_ROWS = 100_000  # counted in the scrape, in some milliseconds

@@ -18,8 +18,8 @@ from exporter.collectors import TABLE_COLLECTORS, exporter, storage
 from exporter.collectors.system import System
 from exporter.config import COLLECTORS, Config
 from exporter.counting.checkpoint import Checkpoint
-from exporter.counting.state import Reading, State
-from exporter.database.reader import Database
+from exporter.counting.table import Reading, State
+from exporter.database import Database
 from exporter.scrape.reader import IDLE_SECONDS, UP, Found, Reader
 from exporter.scrape.worker import Failures, Outcome, Worker, isolate, wait
 

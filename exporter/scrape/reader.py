@@ -11,12 +11,11 @@ from sqlite3 import Connection
 from typing import Any
 
 from exporter.collectors import storage, system
+from exporter.counting import read_on
 from exporter.counting.row_count import RowCount
-from exporter.counting.state import Reading, State
-from exporter.counting.table import Table
-from exporter.counting.tail import read_on
+from exporter.counting.table import Reading, State, Table
+from exporter.database import Database, limit
 from exporter.database.file import DatabaseFile, count_connections
-from exporter.database.reader import Database, limit
 from exporter.database.schema import Schema
 from exporter.errors import DatabaseError
 from exporter.scrape.worker import Outcome, Worker, isolate

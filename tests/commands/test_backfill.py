@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from exporter.commands.backfill import BATCH_ROWS, MEASURES, History, Request
-from exporter.database.reader import Database
+from exporter.database import Database
 from exporter.recorder import PERFORMANCE_SCHEMA
 from tests import dashboards
 from tests.commands.old_monitor import collections, write_history

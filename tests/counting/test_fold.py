@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from exporter.collectors import TABLE_COLLECTORS
 from exporter.commands.simulate import KNOWLEDGE_BASE_SCHEMA
 from exporter.counting.fold import fold, time_sql
-from exporter.counting.state import OTHER, Counts
-from exporter.counting.table import Table
+from exporter.counting.table import OTHER, Counts, Table
 from exporter.recorder import PERFORMANCE_SCHEMA
 from tests.database.reading import find_layout
 from tests.databases import EPOCH, at

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from exporter.counting import read_on
 from exporter.counting.recognition import DAY_SECONDS
-from exporter.counting.state import Counts, State
-from exporter.counting.table import Table
-from exporter.counting.tail import read_on
+from exporter.counting.table import Counts, State, Table
 
 HISTORIES = 40
 STEPS = 70

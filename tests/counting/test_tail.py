@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import exporter.counting as tail
 from exporter.collectors import queries
-from exporter.counting import tail
-from exporter.counting.state import Counts, Reading, State
-from exporter.database.reader import Database
+from exporter.counting.table import Counts, Reading, State
+from exporter.database import Database
 from tests.counting.story import Story
 from tests.database.reading import find_layout
 from tests.databases import EPOCH, App, Files

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from exporter.database import Database
 from exporter.database.file import DatabaseFile
-from exporter.database.reader import Database
 from exporter.database.schema import Layout, Schema
 from exporter.errors import DatabaseError
 from tests.databases import App, Files

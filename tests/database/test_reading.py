@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.database.reader import Database
+from exporter.database import Database
 from exporter.errors import DatabaseError
 from tests.database.reading import (
     COUNT,

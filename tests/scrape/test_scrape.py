@@ -13,7 +13,7 @@ from prometheus_client.core import Metric
 
 from exporter.collectors import TABLE_COLLECTORS, cache
 from exporter.collectors.families import gauge
-from exporter.counting.state import State
+from exporter.counting.table import State
 from tests.databases import App, Files, at
 from tests.exporters import (
     Command,

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import ServerError
-from exporter.web.access import Access
-from exporter.web.server import (
+from exporter.web import (
     HEAD_LIMIT_BYTES,
     OWN_DESCRIPTORS,
     SEND_BUFFER_BYTES,
     Server,
     listen_on_all,
 )
+from exporter.web.access import Access
 from tests.certificates import names_of_localhost
 from tests.clients import WAIT_SECONDS, Client, FakeSource, make_server, serving
 from tests.exporters import fetch, fetch_page, file_flags
