@@ -75,5 +75,5 @@ def test_damaged_configuration_file_is_one_line(tmp_path: Path) -> None:
     done = run(f"--config.file={file}")
 
     assert done.returncode == 2
-    assert done.stderr.startswith(f"hakgal-exporter: {file}:2: not YAML (")
+    assert done.stderr.startswith(f"hakgal-exporter: {file}:2: expected the node")
     assert done.stderr.count("\n") == 1

@@ -350,10 +350,10 @@ def test_key_given_twice_is_refused(text: str, write_file: WriteFile) -> None:
         (b"- web", ": got a sequence, want a mapping"),
         (b"[web]: {}", ":1: got a key that is no name"),
         (b"web", ": got a scalar, want a mapping"),
-        (b"web:\n\tmax-requests: 1", ":2: not YAML (found character '\\t' that cannot"),
-        (b"a: 1\n---\nb: 1", ":2: not YAML (but found another document), want a"),
-        (b"web: \xff", ": not YAML (unacceptable character #x00ff: invalid start byte"),
-        (b"[" * 20_000, ": not YAML (maximum recursion depth exceeded"),
+        (b"web:\n\tmax-requests: 1", ":2: found character '\\t' that cannot"),
+        (b"a: 1\n---\nb: 1", ":2: but found another document, want a"),
+        (b"web: \xff", ": unacceptable character #x00ff: invalid start byte"),
+        (b"[" * 20_000, ": maximum recursion depth exceeded"),
     ],
 )
 def test_file_of_another_shape_is_refused(
@@ -361,7 +361,8 @@ def test_file_of_another_shape_is_refused(
 ) -> None:
     path = tmp_path / "broken.yml"
     path.write_bytes(content)
-    assert problems("--config.file", path)[0].startswith(f"{path}{message}")
+    (problem, *_) = problems("--config.file", path)
+    assert f"{path}{message}" in problem
 
 
 @pytest.mark.parametrize(
@@ -372,7 +373,7 @@ def test_file_that_cannot_be_read_is_refused(
     name: str, reason: str, tmp_path: Path
 ) -> None:
     path = str(tmp_path / name)
-    message = f"got {path!r} ({reason}), want a file that can be read"
+    message = f"{path}: {reason}, want a YAML file that can be read"
     assert problems("--config.file", path) == [f"flag --config.file: {message}"]
 
 
@@ -395,8 +396,7 @@ def test_configuration_of_the_old_monitor_is_told_where_to_look(
 
 def test_none_for_both_databases_is_refused() -> None:
     both = {f"HAKGAL_DATABASE_{n}": "none" for n in ("KNOWLEDGE_BASE", "PERFORMANCE")}
-    where = "environment variable HAKGAL_DATABASE_PERFORMANCE"
-    assert problems(**both) == [f"{where}: got none twice, want a database"]
+    assert problems(**both) == ["database: got none for both, want at least one"]
 
 
 @pytest.mark.parametrize("database", ["knowledge-base", "performance"])
@@ -404,8 +404,7 @@ def test_state_file_at_a_database_is_refused(database: str, tmp_path: Path) -> N
     (tmp_path / "link.db").symlink_to("real.db")
     link, state = str(tmp_path / "link.db"), str(tmp_path / "real.db")
     assert problems(f"--database.{database}", link, HAKGAL_STATE_FILE=state) == [
-        f"environment variable HAKGAL_STATE_FILE: got {state!r}, a database, want a"
-        " file of its own"
+        f"state.file: got {state!r}, a database, want a file of its own"
     ]
 
 

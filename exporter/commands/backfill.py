@@ -9,6 +9,7 @@ short reads, and nothing but the newest sample of a step is kept in memory.
 import argparse
 import json
 import math
+import os
 import signal
 import sys
 import time
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from sqlite3 import Connection
 from typing import Any, NamedTuple
 
-from exporter.config import Config
+from exporter import config
 from exporter.counting.fold import time_sql
 from exporter.database import Database
 from exporter.database.schema import Schema
@@ -75,20 +76,40 @@ class Request(NamedTuple):
     step: int
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that only this command has."""
+def backfill(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Write the old history as OpenMetrics text, and say what became of which rows.
+
+    Raises:
+        DatabaseError: the performance database cannot be read.
+        OutputError: the text cannot be written; it lacks its last line, # EOF.
+    """
+    parser.epilog = EPILOG
     for name, (metavar, default, text) in FLAGS.items():
         text += f" Default: {default}." if default else ""
         flag = f"--backfill.{name}"
         parser.add_argument(flag, dest=flag[2:], metavar=metavar, help=text)
+    config.add_flags(parser)
+    flags = parser.parse_args(words)
+    request = _request(flags, os.environ)
+    path = config.load(flags, os.environ).performance
+    if path is None:
+        raise ConfigError(["database.performance: got none, want the file to read"])
+    # Python's own way would take Ctrl-C in a read for a read that is too slow.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    history = History(Database("performance", path), request)
+    try:
+        # In UTF-8, and not by sys.stdout: Python would flush that again when it ends.
+        with open(1, "w", encoding="utf-8", closefd=False) as output:
+            output.writelines(history.text())
+    except OSError as error:  # a full disk, or who reads has gone
+        reason = f"{error.strerror}: the text is not complete"
+        raise OutputError(f"cannot write to standard output: {reason}") from error
+    for line in history.report():
+        print(line, file=sys.stderr)
+    return 0
 
 
-def read_flags(flags: argparse.Namespace, environment: Mapping[str, str]) -> Request:
-    """Return what is asked for.
-
-    Raises:
-        ConfigError: with one line for each mistake, all at once.
-    """
+def _request(flags: argparse.Namespace, environment: Mapping[str, str]) -> Request:
     texts, now = {}, time.time()
     for name, (_, default, _) in FLAGS.items():
         variable = environment.get(f"HAKGAL_BACKFILL_{name.upper()}")
@@ -109,30 +130,6 @@ def read_flags(flags: argparse.Namespace, environment: Mapping[str, str]) -> Req
     if problems:
         raise ConfigError(problems)
     return Request(texts["job"], texts["instance"], until, int(texts["step"]))
-
-
-def backfill(config: Config, request: Request) -> int:
-    """Write the history, and on standard error what became of which rows.
-
-    Raises:
-        DatabaseError: the performance database cannot be read.
-        OutputError: the text cannot be written; it lacks its last line, # EOF.
-    """
-    if config.performance is None:
-        raise ConfigError(["database.performance: got none, want the file to read"])
-    # Python's own way would take Ctrl-C in a read for a read that is too slow.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    history = History(Database("performance", config.performance), request)
-    try:
-        # In UTF-8, and not by sys.stdout: Python would flush that again when it ends.
-        with open(1, "w", encoding="utf-8", closefd=False) as output:
-            output.writelines(history.text())
-    except OSError as error:  # a full disk, or who reads has gone
-        reason = f"{error.strerror}: the text is not complete"
-        raise OutputError(f"cannot write to standard output: {reason}") from error
-    for line in history.report():
-        print(line, file=sys.stderr)
-    return 0
 
 
 class History:

@@ -1,5 +1,6 @@
 """Say what was found, what is wrong and how to mend it, before the exporter runs."""
 
+import argparse
 import os
 import stat
 import time
@@ -11,7 +12,7 @@ from types import ModuleType
 
 from exporter.collectors import TABLE_COLLECTORS
 from exporter.commands.healthcheck import ask_health
-from exporter.config import Config, unknown_variables
+from exporter.config import Config, add_flags, load, unknown_variables
 from exporter.counting.checkpoint import Checkpoint
 from exporter.counting.fold import time_sql
 from exporter.counting.table import CLOCK_SECONDS, Counts, Reading, State, Table
@@ -30,8 +31,10 @@ Findings = Iterator[Finding]
 _user = getattr(os, "geteuid", lambda: 0)  # Windows does not number its users
 
 
-def check(config: Config) -> int:
-    """Print what was looked at and what is wrong; return 0 or 2."""
+def check(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Say what was found, what is wrong and how to mend it; exit code 0 or 2."""
+    add_flags(parser)
+    config = load(parser.parse_args(words), os.environ)
     findings = [*_databases(config), *_state(config.state_file), *_web(config)]
     for name, meant in unknown_variables(os.environ).items():
         findings.append((True, f"{name} is no setting; {meant} is one"))

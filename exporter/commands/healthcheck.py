@@ -1,10 +1,14 @@
 """Ask a running exporter whether it is healthy, however it is protected."""
 
+import argparse
 import http.client
+import os
 import ssl
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 
+from exporter.config import add_flags, load
 from exporter.config.settings import parse_address
 
 HEALTH_SECONDS = 5.0
@@ -16,6 +20,15 @@ _WANTS_CERTIFICATE = (
     "TLSV13_ALERT_CERTIFICATE_REQUIRED",
     "SSLV3_ALERT_HANDSHAKE_FAILURE",
 )
+
+
+def healthcheck(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Ask the exporter that runs with these settings whether it is healthy."""
+    add_flags(parser)
+    config = load(parser.parse_args(words), os.environ)
+    problem = ask_health(config.listen_addresses[0], config.web_config_file)
+    print(problem or "healthy", file=sys.stderr if problem else sys.stdout)
+    return 1 if problem else 0
 
 
 def ask_health(address: str, web_config_file: Path | None) -> str | None:

@@ -1,5 +1,6 @@
 """The main job: serve metrics until told to stop."""
 
+import argparse
 import logging
 import os
 import sys
@@ -7,7 +8,7 @@ from collections.abc import Callable
 
 from exporter import __version__, logs
 from exporter.commands import Stop
-from exporter.config import Config, unknown_variables
+from exporter.config import Config, add_flags, load, unknown_variables
 from exporter.counting.checkpoint import Checkpoint
 from exporter.scrape import Exporter
 from exporter.web import Server
@@ -23,7 +24,13 @@ SWITCH_SECONDS = 0.0005
 logger = logging.getLogger(__name__)
 
 
-def serve(config: Config, is_needed: Callable[[], bool] = lambda: True) -> int:
+def serve(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Serve the metrics of a HAK/GAL knowledge base for Prometheus."""
+    add_flags(parser)
+    return run(load(parser.parse_args(words), os.environ))
+
+
+def run(config: Config, is_needed: Callable[[], bool] = lambda: True) -> int:
     """Serve until told to stop, or no longer needed; return the exit code, 0 or 1.
 
     Raises:

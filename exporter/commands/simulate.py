@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from exporter import config
 from exporter.commands import Stop
 from exporter.commands.faults import ADD_FACT, FAULTS, IDLE, Activity, draw_fact
-from exporter.config import Config
 from exporter.errors import ConfigError, DatabaseError
 from exporter.recorder import PERFORMANCE_SCHEMA
 
@@ -45,52 +45,87 @@ DROP TABLE main.simulated; DROP TABLE knowledge_base.simulated; COMMIT
 """
 COUNTS = """{queries} queries ({failed} failed), {hits} cache hits, {misses} misses,\
  {add_fact} facts added, {delete_fact} removed, {audit_rows} audit rows"""
+FILES = {  # where they are in the demo's directory, by their settings' variables
+    "HAKGAL_DATABASE_KNOWLEDGE_BASE": "hexagonal_kb.db",
+    "HAKGAL_DATABASE_PERFORMANCE": "hakgal_performance.db",
+    "HAKGAL_STATE_FILE": "exporter-state.json",
+}
 LOCK_SECONDS = 10.0  # the longest wait for somebody else's lock
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.02, 0.5  # between two commits
 
 
-def default_files(directory: str) -> dict[str, str]:
-    """Return where each file is that nobody names, as environment variables."""
-    files = {
-        "HAKGAL_DATABASE_KNOWLEDGE_BASE": "hexagonal_kb.db",
-        "HAKGAL_DATABASE_PERFORMANCE": "hakgal_performance.db",
-        "HAKGAL_STATE_FILE": "exporter-state.json",
-    }
-    return {name: str(Path(directory, file)) for name, file in files.items()}
+def demo(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Make databases, simulate HAK/GAL's activity and serve metrics."""
+    parser.add_argument(
+        "--demo.directory",
+        dest="directory",
+        metavar="DIR",
+        default=os.environ.get("HAKGAL_DEMO_DIRECTORY", "data"),
+        help="Keep the databases and the state file here. Default: data.",
+    )
+    config.add_flags(parser)
+    flags = parser.parse_args(words)
+    places = {name: str(Path(flags.directory, file)) for name, file in FILES.items()}
+    given = {name: text for name, text in os.environ.items() if text}
+    return _demo(config.load(flags, places | given))
 
 
-def demo(config: Config) -> int:
-    """Make the databases, simulate activity in a process of its own, and serve.
+def _demo(settings: config.Config) -> int:
+    """Simulate in a process of its own, which ends with its input, so also when killed.
 
-    In this process, our reads would drop the simulator's locks (POSIX). It ends with
-    its input, so also when we are killed.
+    In this process, our reads would drop the simulator's locks (POSIX).
     """
-    knowledge_base, performance = config.knowledge_base, config.performance
+    knowledge_base, performance = settings.knowledge_base, settings.performance
     if not (knowledge_base and performance):
         raise ConfigError(["demo: got none for a database, want both to be files"])
     # Not at the top: to simulate needs no server.
-    from exporter.commands.serve import serve
+    from exporter.commands.serve import run
     from exporter.web.config import read
 
-    web = read(config.web_config_file, {}) if config.web_config_file else None
+    web = read(settings.web_config_file, {}) if settings.web_config_file else None
     scheme = "https" if web and web.tls else "http"
     create(knowledge_base, performance, facts=1000)
     command = [sys.executable, "-m", "exporter", "simulate", "--until-eof"]
     command += [f"--database.knowledge-base={knowledge_base}"]
     command += [f"--database.performance={performance}"]
-    for address in config.listen_addresses:
+    for address in settings.listen_addresses:
         url = f"{scheme}://{'localhost' if address.startswith(':') else ''}{address}"
-        print(f"metrics: {url}{config.telemetry_path}   overview: {url}/")
+        print(f"metrics: {url}{settings.telemetry_path}   overview: {url}/")
     print(f"databases: {knowledge_base}, {performance}")
     print("Ctrl-C ends it.", flush=True)
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as simulator:
-        return serve(config, lambda: simulator.poll() is None)
+        return run(settings, lambda: simulator.poll() is None)
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of the command, and the list of faults."""
+def simulate(parser: argparse.ArgumentParser, words: list[str]) -> int:
+    """Write simulated activity into given databases, and print the totals."""
+    _add_flags(parser)
+    flags = parser.parse_args(words)
+    if len(faults := set(flags.fault or ())) > 1 and faults & IDLE:
+        raise ConfigError([f"--fault: {' and '.join(flags.fault)} exclude each other"])
+    stop, totals, seconds = Stop(), Counter[str](), 0.0
+    if flags.until_eof:
+        threading.Thread(target=_stop_at_eof, daemon=True).start()
+    create(flags.knowledge_base, flags.performance)
+    started = time.monotonic()
+    try:
+        with _opened(faults, flags.performance, flags.knowledge_base) as db:
+            activity = Activity(db, faults, flags.seed)
+            rate = 0.0 if faults & IDLE else flags.rate
+            pause = min(max(MIN_PAUSE_SECONDS, 1 / flags.rate), MAX_PAUSE_SECONDS)
+            while not stop.wait(pause) and seconds < flags.duration:
+                seconds = time.monotonic() - started
+                totals += activity.write(rate * seconds - totals["rows"])
+    finally:
+        rows, seconds = totals["rows"], time.monotonic() - started
+        print(f"{rows} rows in {seconds:.1f} s ({rows / seconds:.0f}/s): ", end="")
+        print(COUNTS.format_map(totals))
+    return 0
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
     add, text = parser.add_argument, "Write into this file, made if it is missing."
     for name in ("knowledge_base", "performance"):
         flag = f"--database.{name.replace('_', '-')}"
@@ -112,30 +147,6 @@ def _positive(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"got {text}, want a number above 0")
     return number
-
-
-def simulate(flags: argparse.Namespace) -> int:
-    """Write activity until the time is up or a signal comes, and print the totals."""
-    if len(faults := set(flags.fault or ())) > 1 and faults & IDLE:
-        raise ConfigError([f"--fault: {' and '.join(flags.fault)} exclude each other"])
-    stop, totals, seconds = Stop(), Counter[str](), 0.0
-    if flags.until_eof:
-        threading.Thread(target=_stop_at_eof, daemon=True).start()
-    create(flags.knowledge_base, flags.performance)
-    started = time.monotonic()
-    try:
-        with _opened(faults, flags.performance, flags.knowledge_base) as db:
-            activity = Activity(db, faults, flags.seed)
-            rate = 0.0 if faults & IDLE else flags.rate
-            pause = min(max(MIN_PAUSE_SECONDS, 1 / flags.rate), MAX_PAUSE_SECONDS)
-            while not stop.wait(pause) and seconds < flags.duration:
-                seconds = time.monotonic() - started
-                totals += activity.write(rate * seconds - totals["rows"])
-    finally:
-        rows, seconds = totals["rows"], time.monotonic() - started
-        print(f"{rows} rows in {seconds:.1f} s ({rows / seconds:.0f}/s): ", end="")
-        print(COUNTS.format_map(totals))
-    return 0
 
 
 def _stop_at_eof() -> None:

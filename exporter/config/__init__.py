@@ -62,20 +62,25 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str]) -> Config:
     """
     problems: list[str] = []
     values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
     for setting, text, where in _sources(flags, environment, problems):
         try:
             if not re.fullmatch(setting.kind.pattern, text.strip(), re.IGNORECASE):
                 raise ValueError
             values[setting.name] = setting.kind.read(text.strip())
-            origins[setting.name] = where
         except (ValueError, RuntimeError):  # no user whose home it would be
             problems.append(f"{where}: got {text!r}, want {setting.kind.wanted}")
-    if problems or (problems := [*_contradictions(values, origins)]):
+    if problems:
         raise ConfigError(problems)
     collectors = frozenset(n for n in COLLECTORS if values[f"collector.{n}"])
     rows = {field: values[setting.name] for field, setting in ROWS.items()}
-    return Config(**rows, collectors=collectors)
+    config = Config(**rows, collectors=collectors)
+    if not config.databases:
+        raise ConfigError(["database: got none for both, want at least one"])
+    paths = map(os.path.realpath, config.databases.values())
+    if config.state_file and os.path.realpath(config.state_file) in paths:
+        problem = f"got {str(config.state_file)!r}, a database, want a file of its own"
+        raise ConfigError([f"state.file: {problem}"])
+    return config
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
@@ -136,15 +141,3 @@ def _from_file(file: Given, problems: list[str]) -> Iterator[Given]:
         elif not (value.is_null and is_section(value.name, known)):
             wanted = f"a setting, such as {_nearest(value.name, known)}"
             problems.append(value.refusal(wanted, "an unknown key"))
-
-
-def _contradictions(
-    values: Mapping[str, Any], origins: Mapping[str, str]
-) -> Iterator[str]:
-    state, names = values["state.file"], ("knowledge-base", "performance")
-    paths = [path for name in names if (path := values[f"database.{name}"])]
-    if not paths:
-        yield f"{origins['database.performance']}: got none twice, want a database"
-    if state and os.path.realpath(state) in map(os.path.realpath, paths):
-        got = f"{str(state)!r}, a database"
-        yield f"{origins['state.file']}: got {got}, want a file of its own"

@@ -28,23 +28,15 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def _path(text: str) -> Path | None:
-    return Path(text).expanduser() if text else None
-
-
-def _database(text: str) -> Path | None:
-    return None if text == "none" else Path(text).expanduser()
-
-
-def _words(text: str) -> list[str]:
-    return re.split(r"[\s,]+", text)
+    return None if text in ("", "none") else Path(text).expanduser()
 
 
 def _addresses(text: str) -> tuple[str, ...]:
-    return tuple(word for word in _words(text) if parse_address(word))
+    return tuple(word for word in re.split(r"[\s,]+", text) if parse_address(word))
 
 
 def _buckets(text: str) -> tuple[float, ...]:
-    bounds = tuple(map(float, _words(text)))
+    bounds = tuple(map(float, re.split(r"[\s,]+", text)))
     if not all(low < high for low, high in pairwise((0.0, *bounds, math.inf))):
         raise ValueError
     return bounds
@@ -55,13 +47,13 @@ class Kind(NamedTuple):
 
     metavar: str
     wanted: str
-    pattern: str = ".*"
+    pattern: str
     read: Callable[[str], Any] = str
     is_list: bool = False
 
 
 _FILE = Kind("FILE", "a path, or empty text for none", r"[^\0]*", _path)
-_DATABASE = Kind("FILE", "a path, or none", r"[^\0]+", _database)
+_DATABASE = Kind("FILE", "a path, or none", r"[^\0]+", _path)
 _NUMBER = Kind("N", "a whole number", "[0-9]{1,9}", int)
 _LEVEL = Kind("LEVEL", "debug, info, warn or error", "debug|info|warn|error", str.lower)
 _FORMAT = Kind("FORMAT", "logfmt or json", "logfmt|json", str.lower)
@@ -71,19 +63,8 @@ _URL_PATH = Kind(
     "/ and then letters, digits or any of /._~-, but not /-/healthy or /-/ready",
     "(?!/-/(healthy|ready)$)/[A-Za-z0-9/._~-]*",
 )
-_ADDRESSES = Kind(
-    "ADDRESS",
-    ":PORT, HOST:PORT or [IPV6]:PORT, PORT to 65535",
-    ".+",
-    _addresses,
-    is_list=True,
-)
-_BUCKETS = Kind(
-    "SECONDS",
-    "finite numbers above 0, each above the one before (+Inf is added by itself)",
-    read=_buckets,
-    is_list=True,
-)
+_ADDRESSES = Kind("ADDRESS", ":PORT, HOST:PORT or [IPV6]:PORT", ".+", _addresses, True)
+_BUCKETS = Kind("SECONDS", "rising numbers above 0", ".+", _buckets, True)
 
 
 class Setting(NamedTuple):
@@ -127,10 +108,7 @@ class Config:
         "Keep the checkpoint in this file; empty text switches it off.",
     )
     listen_addresses: tuple[str, ...] = _setting(
-        "web.listen-address",
-        ":8000",
-        _ADDRESSES,
-        "Serve on this address; may be repeated.",
+        "web.listen-address", ":8000", _ADDRESSES, "Serve on this address; repeatable."
     )
     telemetry_path: str = _setting(
         "web.telemetry-path", "/metrics", _URL_PATH, "Serve metrics under this path."
@@ -139,10 +117,7 @@ class Config:
         "web.config.file", "", _FILE, "Read TLS, users and headers from this file."
     )
     max_requests: int = _setting(
-        "web.max-requests",
-        "40",
-        _NUMBER,
-        "Answer at most this many scrapes at a time; 0 means no limit.",
+        "web.max-requests", "40", _NUMBER, "Limit scrapes at a time; 0 means no limit."
     )
     query_buckets: tuple[float, ...] = _setting(
         "query.buckets",
@@ -151,10 +126,7 @@ class Config:
         "Bound latency buckets at these seconds; include every latency threshold.",
     )
     label_limit: int = _setting(
-        "label.limit",
-        "100",
-        _NUMBER,
-        "Keep this many values of a label; the rest become other.",
+        "label.limit", "100", _NUMBER, "Keep so many label values; the rest is other."
     )
     log_level: str = _setting(
         "log.level", "info", _LEVEL, "Log this level and what is more severe."

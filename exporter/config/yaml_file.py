@@ -58,17 +58,15 @@ def read_values(path: str, where: str, problems: list[str]) -> list[Value]:
     """
     try:
         root: Any = yaml.compose(Path(path).read_bytes(), Loader=yaml.SafeLoader)
-    except OSError as error:
-        got = f"{path!r} ({error.strerror})"
-        problems.append(f"{where}: got {got}, want a file that can be read")
-        return []
-    except (yaml.YAMLError, RecursionError) as error:
+    except (OSError, yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        problems.append(f"{path}{line}: not YAML ({reason}), want a mapping")
+        place = f"{path}:{mark.line + 1}" if mark else f"{where}: {path}"
+        reason = getattr(error, "problem", None) or getattr(error, "strerror", None)
+        got = reason or " ".join(str(error).split())
+        problems.append(f"{place}: {got}, want a YAML file that can be read")
         return []
-    if root is None or root.tag.endswith(":null"):
+    whole = Value(path, (), root)
+    if root is None or whole.is_null:
         return []
     if root.id != "mapping":
         problems.append(f"{path}: got a {root.id}, want a mapping")

@@ -160,7 +160,7 @@ REFUSED = [
         'http_server_config: {headers: {Content-Security-Policy: "a\\r\\nSet-Cookie"}}',
         f"1: {HEADER}Content-Security-Policy: got 'a\\r\\nSet-Cookie', {LINE}",
     ),
-    ("tls_server_config: {", "1: not YAML ("),
+    ("tls_server_config: {", "1: expected the node content"),
     ("[a]", " got a sequence, want a mapping"),
     (
         "tls_server_config: {min_version: TLS13}",
@@ -204,8 +204,8 @@ def test_what_is_wrong_is_refused_with_its_place(
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "none.yml"
     assert problems(path) == [
-        f"web.config.file: got '{path}' (No such file or directory), want a file that"
-        " can be read"
+        f"web.config.file: {path}: No such file or directory, want a YAML file that can"
+        " be read"
     ]
 
 
