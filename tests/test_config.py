@@ -31,7 +31,7 @@ def write_file(tmp_path: Path) -> WriteFile:
 
 
 def parse_flags(arguments: Iterable[object]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("hakgal-exporter")
+    parser = argparse.ArgumentParser("hakgal-exporter", allow_abbrev=False)
     add_flags(parser)
     return parser.parse_args([str(argument) for argument in arguments])
 

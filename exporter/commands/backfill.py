@@ -14,10 +14,11 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from sqlite3 import Connection
-from typing import Any, NamedTuple
+from typing import Any
 
 from exporter import config
 from exporter.counting.fold import time_sql
@@ -40,14 +41,7 @@ TABLE = "performance_metrics"
 NUMBER = "CASE WHEN typeof(metric_value) IN ('integer', 'real') THEN metric_value END"
 BATCH_ROWS = 20_000  # looked at in a read: what a writer in rollback mode has to wait
 READ_SECONDS = 30.0
-STEPS = [str(seconds) for seconds in range(1, 61)]
 MOST_NAMES = 20  # told apart; a hostile table could have millions
-FLAGS = {
-    "job": ("NAME", "hakgal", "Label the series with this job."),
-    "instance": ("NAME", "localhost:8000", "Label the series with this instance."),
-    "step": ("SECONDS", "15", "Keep the newest sample of so many seconds."),
-    "until": ("TIME", "", "Leave out what is newer than this. Default: now."),
-}
 # The series that dashboards ask for instead of an old metric: name, divisor.
 MEASURES = {
     "facts_count": ("hakgal_facts", 1),
@@ -67,15 +61,6 @@ LEFT_OUT = {
 }
 
 
-class Request(NamedTuple):
-    """What of the past is wanted, and its labels; ``until`` and ``step`` in seconds."""
-
-    job: str
-    instance: str
-    until: float
-    step: int
-
-
 def backfill(parser: argparse.ArgumentParser, words: list[str]) -> int:
     """Write the old history as OpenMetrics text, and say what became of which rows.
 
@@ -84,19 +69,32 @@ def backfill(parser: argparse.ArgumentParser, words: list[str]) -> int:
         OutputError: the text cannot be written; it lacks its last line, # EOF.
     """
     parser.epilog = EPILOG
-    for name, (metavar, default, text) in FLAGS.items():
-        text += f" Default: {default}." if default else ""
-        flag = f"--backfill.{name}"
-        parser.add_argument(flag, dest=flag[2:], metavar=metavar, help=text)
+    group = parser.add_argument_group("history")
+    for name, (read, metavar, default, text) in {
+        "job": (_name, "NAME", "hakgal", "Label the series with this job."),
+        "instance": (_name, "NAME", "localhost:8000", "Label them with this instance."),
+        "step": (_step, "SECONDS", "15", "Keep the newest sample of so many seconds."),
+        "until": (_moment, "TIME", utc(time.time()), "Leave out what is newer."),
+    }.items():
+        group.add_argument(
+            f"--backfill.{name}",
+            dest=name,
+            metavar=metavar,
+            type=read,
+            default=os.environ.get(f"HAKGAL_BACKFILL_{name.upper()}", "").strip()
+            or default,
+            help=f"{text} Default: %(default)s.",
+        )
     config.add_flags(parser)
     flags = parser.parse_args(words)
-    request = _request(flags, os.environ)
     path = config.load(flags, os.environ).performance
     if path is None:
         raise ConfigError(["database.performance: got none, want the file to read"])
     # Python's own way would take Ctrl-C in a read for a read that is too slow.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    history = History(Database("performance", path), request)
+    labels = {"instance": flags.instance, "job": flags.job}
+    database = Database("performance", path)
+    history = History(database, labels, flags.step, flags.until)
     try:
         # In UTF-8, and not by sys.stdout: Python would flush that again when it ends.
         with open(1, "w", encoding="utf-8", closefd=False) as output:
@@ -109,34 +107,15 @@ def backfill(parser: argparse.ArgumentParser, words: list[str]) -> int:
     return 0
 
 
-def _request(flags: argparse.Namespace, environment: Mapping[str, str]) -> Request:
-    texts, now = {}, time.time()
-    for name, (_, default, _) in FLAGS.items():
-        variable = environment.get(f"HAKGAL_BACKFILL_{name.upper()}")
-        given = getattr(flags, f"backfill.{name}") or "", variable or "", default
-        texts[name] = next((text.strip() for text in given if text.strip()), "")
-    until = _moment(texts["until"]) if texts["until"] else now
-    checks = {
-        "job": (texts["job"].isprintable(), "a name"),
-        "instance": (texts["instance"].isprintable(), "a name"),
-        "step": (texts["step"] in STEPS, "a whole number from 1 to 60"),
-        "until": (0 < until <= now, f"a time before now, {utc(now)}, written so"),
-    }
-    problems = [
-        f"backfill.{name}: got {texts[name]!r}, want {wanted}"
-        for name, (is_right, wanted) in checks.items()
-        if not is_right
-    ]
-    if problems:
-        raise ConfigError(problems)
-    return Request(texts["job"], texts["instance"], until, int(texts["step"]))
-
-
 class History:
     """Reads the table; counts rows and samples by metric, skipped rows by reason."""
 
-    def __init__(self, database: Database, request: Request) -> None:
-        self._database, self._request = database, request
+    def __init__(
+        self, database: Database, labels: dict[str, str], step: int, until: float
+    ) -> None:
+        self._database, self._step, self._until = database, step, until
+        pairs = (f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in labels.items())
+        self._labels = f"{{{','.join(pairs)}}}"
         self._rows, self._written, self._skipped = (Counter[str]() for _ in range(3))
 
     def text(self) -> Iterator[str]:
@@ -148,17 +127,15 @@ class History:
             is_known = name in self._rows or name in MEASURES
             is_shown = is_known or len(self._rows) < MOST_NAMES
             self._rows[name if is_shown else "others"] += 1
-        job, instance, *_ = (json.dumps(t, ensure_ascii=False) for t in self._request)
         for old, (name, divisor) in MEASURES.items():
             if old not in self._rows or (old in COUNTERS and has_events):
                 continue
             self._written[old] = 0
             kind = "counter" if old in COUNTERS else "gauge"
             yield f"# TYPE {name.removesuffix('_total')} {kind}\n"
-            series = f"{name}{{instance={instance},job={job}}}"
             for moment, value in self._samples(old, column):
                 self._written[old] += 1
-                yield f"{series} {value / divisor!r} {moment:.13g}\n"
+                yield f"{name}{self._labels} {value / divisor!r} {moment:.13g}\n"
         yield "# EOF\n"
 
     def report(self) -> Iterator[str]:
@@ -173,7 +150,6 @@ class History:
 
     def _samples(self, old: str, column: str) -> Iterator[tuple[float, float]]:
         """Yield times and values: of each step the newest one, times rise."""
-        step = self._request.step
         newest: tuple[float, float] | None = None
         for value, moment in self._read_by_id(f"{NUMBER}, {time_sql(column)}", old):
             reason = self._objection(old, value, moment)
@@ -182,7 +158,7 @@ class History:
             if reason:
                 self._skipped[reason] += 1
                 continue
-            if newest and newest[0] // step != moment // step:
+            if newest and newest[0] // self._step != moment // self._step:
                 yield newest
             newest = moment, value
         if newest:
@@ -199,8 +175,8 @@ class History:
             return "with a time that cannot be read"
         if moment < EARLIEST:
             return f"before {utc(EARLIEST)}, by a clock that was not set"
-        if moment > self._request.until:
-            return f"after {utc(self._request.until)}"
+        if moment > self._until:
+            return f"after {utc(self._until)}"
         return None
 
     def _read_by_id(self, columns: str, name: str | None = None) -> Iterator[Any]:
@@ -238,10 +214,26 @@ def _look(db: Connection, _: object) -> tuple[str, bool]:
     return table.column("timestamp") or "timestamp", bool(has_events)
 
 
+def _name(text: str) -> str:
+    if not text.isprintable():
+        raise argparse.ArgumentTypeError(f"got {text!r}, want a name")
+    return text
+
+
+def _step(text: str) -> int:
+    if text.strip() not in map(str, range(1, 61)):
+        wanted = "a whole number from 1 to 60"
+        raise argparse.ArgumentTypeError(f"got {text!r}, want {wanted}")
+    return int(text)
+
+
 def _moment(text: str) -> float:
-    """Return a time, UTC unless it says otherwise; never, where there is none."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return math.inf
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    """Return a time, UTC unless it says otherwise."""
+    moment, now = None, time.time()
+    with suppress(ValueError):
+        moment = datetime.fromisoformat(text.strip())
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment is None or not 0 < moment.timestamp() <= now:
+        wanted = f"a time before now, {utc(now)}, written so"
+        raise argparse.ArgumentTypeError(f"got {text!r}, want {wanted}")
+    return moment.timestamp()

@@ -33,8 +33,7 @@ class Given(NamedTuple):
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each setting; only full names are accepted."""
-    parser.allow_abbrev = False
+    """Add a flag for each setting."""
     group = parser.add_argument_group(
         "settings",
         "Each is also an environment variable (HAKGAL_WEB_MAX_REQUESTS) and, but for"
@@ -133,11 +132,16 @@ def _from_file(file: Given, problems: list[str]) -> Iterator[Given]:
         )
         return
     for value in values:
-        setting, texts = known.get(value.name), value.texts
-        if setting and texts and (value.is_scalar or setting.kind.is_list):
-            yield Given(setting, " ".join(texts), f"{value.place}: {value.name}")
+        setting = known.get(value.name)
+        if (
+            setting
+            and value.words
+            and (setting.kind.is_list or value.kind == "a scalar")
+        ):
+            where = f"{value.place}: {value.name}"
+            yield Given(setting, " ".join(value.words), where)
         elif setting:
             problems.append(value.refusal(setting.kind.wanted))
-        elif not (value.is_null and is_section(value.name, known)):
+        elif not (value.kind == "nothing" and is_section(value.name, known)):
             wanted = f"a setting, such as {_nearest(value.name, known)}"
             problems.append(value.refusal(wanted, "an unknown key"))

@@ -10,11 +10,16 @@ DEPTH = 3  # of keys in keys; what is deeper is a mapping where none is wanted
 
 
 class Value(NamedTuple):
-    """A value: file and line, its keys from the outermost on, and its node."""
+    """A value: file and line, its keys from the outermost on, and what stands there.
+
+    ``kind`` is nothing, a scalar, a sequence or a mapping; ``words`` are the text of
+    the scalar, or those in the sequence.
+    """
 
     place: str
     keys: tuple[str, ...]
-    node: Any
+    kind: str
+    words: list[str]
 
     @property
     def name(self) -> str:
@@ -22,33 +27,14 @@ class Value(NamedTuple):
         return ".".join(self.keys)
 
     @property
-    def is_null(self) -> bool:
-        """Whether it is nothing, written out or left away."""
-        is_empty = self.node.id == "mapping" and not self.node.value
-        return bool(is_empty or self.node.tag.endswith(":null"))
-
-    @property
-    def is_scalar(self) -> bool:
-        """Whether it is one text, and not a list or a mapping."""
-        return bool(self.node.id == "scalar")
-
-    @property
-    def texts(self) -> list[str]:
-        """What stands there: a scalar, or each of a list of scalars."""
-        nodes = [self.node] if self.is_scalar else self.node.value
-        is_plain = self.node.id != "mapping" and all(n.id == "scalar" for n in nodes)
-        return [n.value for n in nodes] if is_plain and not self.is_null else []
-
-    @property
     def text(self) -> str:
-        """What stands there, if it is a scalar."""
-        return "".join(self.texts) if self.is_scalar else ""
+        """The text of a scalar, else nothing."""
+        return self.words[0] if self.kind == "a scalar" else ""
 
     def refusal(self, wanted: str, got: str = "") -> str:
         """Return the error message for this value."""
-        what = repr(self.text) if self.is_scalar else f"a {self.node.id}"
-        got = got or ("nothing" if self.is_null else what)
-        return f"{self.place}: {self.name}: got {got}, want {wanted}"
+        what = repr(self.text) if self.kind == "a scalar" else self.kind
+        return f"{self.place}: {self.name}: got {got or what}, want {wanted}"
 
 
 def read_values(path: str, where: str, problems: list[str]) -> list[Value]:
@@ -65,8 +51,7 @@ def read_values(path: str, where: str, problems: list[str]) -> list[Value]:
         got = reason or " ".join(str(error).split())
         problems.append(f"{place}: {got}, want a YAML file that can be read")
         return []
-    whole = Value(path, (), root)
-    if root is None or whole.is_null:
+    if root is None or root.tag.endswith(":null"):
         return []
     if root.id != "mapping":
         problems.append(f"{path}: got a {root.id}, want a mapping")
@@ -89,7 +74,13 @@ def is_section(name: str, known: Iterable[str]) -> bool:
 def _values(path: str, mapping: Any, keys: tuple[str, ...]) -> Iterator[Value]:
     for key, node in mapping.value:
         inner = (*keys, key.value if key.id == "scalar" else "\n")
-        if node.id == "mapping" and node.value and len(inner) < DEPTH:
+        is_mapping = node.id == "mapping"
+        if is_mapping and node.value and len(inner) < DEPTH:
             yield from _values(path, node, inner)
-        else:
-            yield Value(f"{path}:{key.start_mark.line + 1}", inner, node)
+            continue
+        is_null = node.tag.endswith(":null") or (is_mapping and not node.value)
+        kind = "nothing" if is_null else f"a {node.id}"
+        nodes = {"a scalar": [node], "a sequence": node.value}.get(kind, [])
+        is_plain = all(one.id == "scalar" for one in nodes)
+        words = [one.value for one in nodes] if is_plain else []
+        yield Value(f"{path}:{key.start_mark.line + 1}", inner, kind, words)

@@ -100,7 +100,7 @@ def _problem(value: Value) -> str | None:
     if not is_dotted and (pattern := _PATTERNS.get(name)):
         wanted = "a line of text" if pattern == _LINE else pattern.replace("|", " or ")
         return None if re.fullmatch(pattern, value.text) else value.refusal(wanted)
-    if value.is_null and is_section(name, (*_PATTERNS, _USERS)):
+    if value.kind == "nothing" and is_section(name, (*_PATTERNS, _USERS)):
         return None
     wanted = f"one of {', '.join(_PATTERNS)}, {_USERS}NAME"
     return value.refusal(wanted, "an unknown key")

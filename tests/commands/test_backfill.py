@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pytest
 
-from exporter.commands.backfill import BATCH_ROWS, MEASURES, History, Request
+from exporter.commands.backfill import BATCH_ROWS, MEASURES, History
 from exporter.database import Database
 from exporter.recorder import PERFORMANCE_SCHEMA
-from tests import dashboards
 from tests.commands.old_monitor import collections, write_history
 from tests.databases import EPOCH, App, File, at
 from tests.exporters import parse_openmetrics, run
+from tests.grafana import dashboards
 from tests.servers import ROOT, Servers
 
 HOUR = 3600
@@ -190,8 +190,8 @@ def test_a_writer_is_let_in_between_two_reads(tmp_path: Path) -> None:
     file = File(tmp_path / "performance.db", LAX, "delete")
     file.run(MANY, 3 * BATCH_ROWS)
     file.close()
-    request = Request("hakgal", "localhost:8000", EPOCH + 86400, 1)
-    lines = History(Database("performance", file.path), request).text()
+    database = Database("performance", file.path)
+    lines = History(database, {}, step=1, until=EPOCH + 86400).text()
     assert next(lines) == "# TYPE hakgal_facts gauge\n"
     next(lines)
 
@@ -344,13 +344,11 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("flag", MISTAKES)
-def test_a_wrong_setting_is_one_line(flag: str, file: File) -> None:
+def test_a_wrong_setting_is_refused(flag: str, file: File) -> None:
     done = run(*words(file), f"--{flag}")
 
     assert (done.returncode, done.stdout) == (2, "")
-    message = f"{flag.partition('=')[0]}: {MISTAKES[flag]}"
-    assert done.stderr.startswith(f"hakgal-exporter: {message}")
-    assert done.stderr.count("\n") == 1
+    assert f"{flag.partition('=')[0]}: {MISTAKES[flag]}" in done.stderr
 
 
 def test_settings_come_from_the_environment_too(file: File) -> None:
