@@ -58,9 +58,9 @@ def test_each_mistake_in_the_settings_is_one_line(command: str, tmp_path: Path) 
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        f"hakgal-exporter: {file}:1: web.max-request: got an unknown key, want a"
+        f"hakgal-exporter: {file}: web.max-request: got an unknown key, want a"
         " setting, such as web.max-requests",
-        f"hakgal-exporter: {file}:2: label.limit: got 'many', want a whole number",
+        f"hakgal-exporter: {file}: label.limit: got 'many', want a whole number",
         "hakgal-exporter: environment variable HAKGAL_LOG_FORMAT: got 'xml',"
         " want logfmt or json",
         "hakgal-exporter: flag --log.level: got 'loud',"

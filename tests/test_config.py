@@ -284,29 +284,26 @@ def test_wrong_value_is_refused_with_its_place(name: str) -> None:
     ("text", "got"),
     [
         ("database.performance:", "nothing"),
-        ("database.performance: [a]", "a sequence"),
-        ("database.performance: {a: b}", "an unknown key"),
+        ("database.performance: [a]", "a list"),
         ("database.performance: ''", "''"),
         ("state.file: null", "nothing"),
-        ("web.listen-address: [[]]", "a sequence"),
-        ("web.listen-address: []", "a sequence"),
+        ("web.listen-address: [[]]", "'[]'"),
+        ("web.listen-address: []", "''"),
         ("web.max-requests: true", "'true'"),
-        ("web.max-requests: [4]", "a sequence"),
+        ("web.max-requests: [4]", "a list"),
         ("collector.audit: 2", "'2'"),
         ("query.buckets: [1, .inf]", "'1 .inf'"),
-        ("query.buckets: [1, ~]", "'1 ~'"),
+        ("query.buckets: [1, ~]", "'1 None'"),
         ("log.level: off", "'off'"),
     ],
 )
-def test_wrong_value_in_file_is_refused_with_its_line(
+def test_wrong_value_in_file_is_refused_with_its_place(
     text: str, got: str, write_file: WriteFile
 ) -> None:
-    path = write_file(f"# first line\n{text}\n")
-    name = text.partition(":")[0]
-    (problem,) = problems("--config.file", path)
-    assert problem.startswith(f"{path}:2: {name}")
-    assert f": got {got}, want " in problem
-    assert problem.endswith(WANTED[name]) or got == "an unknown key"
+    path, name = write_file(text), text.partition(":")[0]
+    assert problems("--config.file", path) == [
+        f"{path}: {name}: got {got}, want {WANTED[name]}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -317,41 +314,30 @@ def test_wrong_value_in_file_is_refused_with_its_line(
         ("databse: {performance: x}", "databse.performance", "database.performance"),
         ("web: {max: {requests: z}}", "web.max.requests", "web.max-requests"),
         ("config.file: x", "config.file", "web.config.file"),
-        ("log: &log\n  level: *log", "log.level.level", "log.level"),
+        ("database.performance: {a: b}", "database.performance.a", "database."),
         ("web: 5", "web", "web."),
     ],
 )
 def test_unknown_key_is_refused_with_what_may_be_meant(
     text: str, name: str, meant: str, write_file: WriteFile
 ) -> None:
-    (problem,) = problems("--config.file", write_file(text))
-    assert f"{name}" in problem
-    assert f": got an unknown key, want a setting, such as {meant}" in problem
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "label.limit: 1\nlabel.limit: 2",
-        "label.limit: 1\nlabel: {limit: 2}",
-        "label.limit: wrong\n'label.limit': 2",
-        "label: {limit: 1,\n  limit: 1}",
-    ],
-)
-def test_key_given_twice_is_refused(text: str, write_file: WriteFile) -> None:
     path = write_file(text)
-    expected = f"{path}:2: label.limit: got again, want it once, {path}:1 has it"
-    assert expected in problems("--config.file", path)
+    (problem,) = problems("--config.file", path)
+    wanted = f"want a setting, such as {meant}"
+    assert problem.startswith(f"{path}: {name}: got an unknown key, {wanted}")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"- web", ": got a sequence, want a mapping"),
-        (b"[web]: {}", ":1: got a key that is no name"),
-        (b"web", ": got a scalar, want a mapping"),
+        (b"- web", ": no mapping, want a YAML"),
+        (b"web", ": no mapping, want a YAML"),
+        (b"label.limit: 1\nlabel.limit: 2", ":1: found 'label.limit' twice, want a"),
+        (b"a: 1\nweb: {b: 2,\n c: 3, b: 4}", ":2: found 'b' twice, want a YAML"),
+        (b"[web]: {}", ":1: found unhashable key, want a YAML"),
+        (b"log: &log\n  level: *log", ":1: found unconstructable recursive node, want"),
         (b"web:\n\tmax-requests: 1", ":2: found character '\\t' that cannot"),
-        (b"a: 1\n---\nb: 1", ":2: but found another document, want a"),
+        (b"a: 1\n---\nb: 1", ":2: but found another document, want a YAML"),
         (b"web: \xff", ": unacceptable character #x00ff: invalid start byte"),
         (b"[" * 20_000, ": maximum recursion depth exceeded"),
     ],
@@ -361,8 +347,8 @@ def test_file_of_another_shape_is_refused(
 ) -> None:
     path = tmp_path / "broken.yml"
     path.write_bytes(content)
-    (problem, *_) = problems("--config.file", path)
-    assert f"{path}{message}" in problem
+    (problem,) = problems("--config.file", path)
+    assert problem.startswith(f"{path}{message}")
 
 
 @pytest.mark.parametrize(
@@ -372,9 +358,9 @@ def test_file_of_another_shape_is_refused(
 def test_file_that_cannot_be_read_is_refused(
     name: str, reason: str, tmp_path: Path
 ) -> None:
-    path = str(tmp_path / name)
-    message = f"{path}: {reason}, want a YAML file that can be read"
-    assert problems("--config.file", path) == [f"flag --config.file: {message}"]
+    path = tmp_path / name
+    expected = f"{path}: {reason}, want a YAML file that can be read"
+    assert problems("--config.file", path) == [expected]
 
 
 def test_configuration_of_the_old_monitor_is_told_where_to_look(
@@ -389,8 +375,8 @@ def test_configuration_of_the_old_monitor_is_told_where_to_look(
 }"""
     )
     assert problems("--config.file", path) == [
-        f"flag --config.file: got '{path}', the old monitor's configuration, want a"
-        " YAML file; docs/migration.md says what to put where"
+        f"{path}: got the old monitor's file, want a YAML file; docs/migration.md says"
+        " what to put where"
     ]
 
 
@@ -412,9 +398,9 @@ def test_all_mistakes_are_reported_at_once(write_file: WriteFile) -> None:
     path = write_file("label: {limit: none}\nquery.buckets: [1, yes]\nfoo: 1\n")
     flags = ["--config.file", path, "--label.limit=5", "--web.max-requests=x"]
     assert problems(*flags, HAKGAL_LOG_LEVEL="loud") == [
-        f"{path}:1: label.limit: got 'none', want {WANTED['label.limit']}",
-        f"{path}:2: query.buckets: got '1 yes', want {WANTED['query.buckets']}",
-        f"{path}:3: foo: got an unknown key, want a setting, such as log.format",
+        f"{path}: label.limit: got 'none', want {WANTED['label.limit']}",
+        f"{path}: query.buckets: got '1 yes', want {WANTED['query.buckets']}",
+        f"{path}: foo: got an unknown key, want a setting, such as log.format",
         "environment variable HAKGAL_LOG_LEVEL: got 'loud', want debug, info, warn or"
         " error",
         f"flag --web.max-requests: got 'x', want {WANTED['web.max-requests']}",

@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from exporter.config.settings import COLLECTORS, ROWS, SETTINGS, Config, Setting
@@ -112,36 +113,35 @@ def _sources(
         if value is not None:
             text = " ".join(value) if isinstance(value, list) else str(value)
             outside.append(Given(one, text, f"flag --{one.name}"))
-    files = [one for one in outside if one.setting.name == "config.file"]
-    if files and files[-1].text.strip():
-        yield from _from_file(files[-1], problems)
+    files = [one.text.strip() for one in outside if one.setting.name == "config.file"]
+    if files and files[-1]:
+        yield from _from_file(Path(files[-1]).expanduser(), problems)
     yield from outside
 
 
-def _from_file(file: Given, problems: list[str]) -> Iterator[Given]:
+def _from_file(path: Path, problems: list[str]) -> Iterator[Given]:
     # Not at the top: without a file, the YAML library's memory and time are saved.
-    from exporter.config.yaml_file import is_section, read_values
+    from exporter.config.yaml_file import read_yaml
 
-    path = os.path.expanduser(file.text.strip())
     known = {one.name: one for one in SETTINGS if one.name != "config.file"}
-    values = read_values(path, file.where, problems)
-    if _OLD_KEYS.intersection(value.keys[0] for value in values):
-        problems.append(
-            f"{file.where}: got {path!r}, the old monitor's configuration, want a YAML"
-            " file; docs/migration.md says what to put where"
-        )
+    try:
+        values = {".".join(keys): value for keys, value in read_yaml(path).items()}
+    except ConfigError as error:
+        problems += error.problems
         return
-    for value in values:
-        setting = known.get(value.name)
-        if (
-            setting
-            and value.words
-            and (setting.kind.is_list or value.kind == "a scalar")
-        ):
-            where = f"{value.place}: {value.name}"
-            yield Given(setting, " ".join(value.words), where)
+    if _OLD_KEYS.intersection(values):
+        wanted = "a YAML file; docs/migration.md says what to put where"
+        problems.append(f"{path}: got the old monitor's file, want {wanted}")
+        return
+    for name, value in values.items():
+        setting, place = known.get(name), f"{path}: {name}"
+        is_list = setting and setting.kind.is_list and isinstance(value, list)
+        text = " ".join(map(str, value)) if is_list else value
+        if setting and isinstance(text, str):
+            yield Given(setting, text, place)
         elif setting:
-            problems.append(value.refusal(setting.kind.wanted))
-        elif not (value.kind == "nothing" and is_section(value.name, known)):
-            wanted = f"a setting, such as {_nearest(value.name, known)}"
-            problems.append(value.refusal(wanted, "an unknown key"))
+            got = "a list" if text else "nothing"
+            problems.append(f"{place}: got {got}, want {setting.kind.wanted}")
+        elif value or not any(one.startswith(f"{name}.") for one in known):
+            wanted = f"a setting, such as {_nearest(name, known)}"
+            problems.append(f"{place}: got an unknown key, want {wanted}")

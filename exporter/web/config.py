@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from exporter.config.yaml_file import Value, is_section, read_values
+from exporter.config.yaml_file import read_yaml
 from exporter.errors import ConfigError
 
 _TLS, _USERS = "tls_server_config.", "basic_auth_users."
@@ -70,12 +70,12 @@ def stamp(path: Path) -> object:
 
 def read(path: Path, stamps: Stamps) -> WebConfig:
     """Return what a file asks for, or raise ConfigError. Stamps what it reads."""
-    problems: list[str] = []
     stamps[path] = stamp(path)
-    values = read_values(str(path), "web.config.file", problems)
-    problems += [text for value in values if (text := _problem(value))]
+    values = read_yaml(path)
+    problems = [f"{path}: {text}" for one in values.items() if (text := _problem(*one))]
+    texts = {".".join(keys): str(text) for keys, text in values.items() if text}
     tls, headers, users = (
-        {v.name.removeprefix(s): v.text for v in values if v.name.startswith(s)}
+        {name.removeprefix(s): t for name, t in texts.items() if name.startswith(s)}
         for s in (_TLS, _HEADERS, _USERS)
     )
     problems = problems or [f"{path}: {_TLS}{text}" for text in _missing(tls)]
@@ -89,21 +89,22 @@ def read(path: Path, stamps: Stamps) -> WebConfig:
     return WebConfig(context, files, headers, users)
 
 
-def _problem(value: Value) -> str | None:
-    name = value.name
-    if name.startswith(_USERS) and len(value.keys) == 2:
+def _problem(keys: tuple[str, ...], value: object) -> str | None:
+    name, text = ".".join(keys), value if isinstance(value, str) else ""
+    if name.startswith(_USERS) and len(keys) == 2:
         # Never shown, not even when it is wrong: it may be the password itself.
         wanted = "a bcrypt hash, cost 04 to 16: $2y$10$…"
-        is_right = re.fullmatch(_HASH, value.text)
-        return None if is_right else value.refusal(wanted, "something else")
-    is_dotted = any("." in key for key in value.keys)
+        is_right = re.fullmatch(_HASH, text)
+        return None if is_right else f"{name}: got something else, want {wanted}"
+    is_dotted = any("." in key for key in keys)
     if not is_dotted and (pattern := _PATTERNS.get(name)):
         wanted = "a line of text" if pattern == _LINE else pattern.replace("|", " or ")
-        return None if re.fullmatch(pattern, value.text) else value.refusal(wanted)
-    if value.kind == "nothing" and is_section(name, (*_PATTERNS, _USERS)):
+        is_right = re.fullmatch(pattern, text)
+        return None if is_right else f"{name}: got {value!r}, want {wanted}"
+    known = (*_PATTERNS, _USERS)
+    if value in (None, {}) and any(one.startswith(f"{name}.") for one in known):
         return None
-    wanted = f"one of {', '.join(_PATTERNS)}, {_USERS}NAME"
-    return value.refusal(wanted, "an unknown key")
+    return f"{name}: got an unknown key, want one of {', '.join(known)}NAME"
 
 
 def _missing(tls: Texts) -> Iterator[str]:

@@ -157,9 +157,9 @@ def test_mistakes_in_the_web_configuration_are_lines(folder: Path) -> None:
 
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.splitlines() == [
-            f"hakgal-exporter: {web}:1: tls_server_config.min_version: got '1',"
+            f"hakgal-exporter: {web}: tls_server_config.min_version: got '1',"
             " want TLS12 or TLS13",
-            f"hakgal-exporter: {web}:2: basic_auth_users.a: got something else, want a"
+            f"hakgal-exporter: {web}: basic_auth_users.a: got something else, want a"
             " bcrypt hash, cost 04 to 16: $2y$10$…",
         ]
     assert not (folder / "demo").exists()
