@@ -9,14 +9,7 @@ from importlib.util import find_spec
 from exporter import __version__
 from exporter.errors import ConfigError, ExporterError
 
-# By command: the module of exporter.commands that has a function of this name.
-COMMANDS = {
-    "demo": "simulate",
-    "simulate": "simulate",
-    "check": "check",
-    "backfill": "backfill",
-    "healthcheck": "healthcheck",
-}
+COMMANDS = ("demo", "simulate", "check", "backfill", "healthcheck")
 DEPENDENCIES = ("prometheus_client", "psutil", "tornado", "yaml")
 HELP = """\
 Without a command, it serves metrics. The commands:
@@ -54,8 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     name = words.pop(0) if words and words[0] in COMMANDS else ""
-    module = import_module(f"exporter.commands.{COMMANDS.get(name, 'serve')}")
-    command = getattr(module, name or "serve")
+    # A command is a function of this name, in a module of this name.
+    module = {"": "serve", "demo": "simulate"}.get(name, name)
+    command = getattr(import_module(f"exporter.commands.{module}"), name or "serve")
     parser = argparse.ArgumentParser(
         prog=f"hakgal-exporter {name}".strip(),
         description=(command.__doc__ or "").partition("\n")[0],

@@ -29,7 +29,3 @@ class StateError(ExporterError):
 
 class ServerError(ExporterError):
     """A socket could not be opened."""
-
-
-class OutputError(ExporterError):
-    """What a command makes could not be written."""

@@ -1,7 +1,6 @@
 """Log lines: one event a line, as logfmt or JSON.
 
-A call passes a constant phrase and its facts:
-``logger.info("listening", extra={"fields": {"address": ":8000"}})``.
+``logger.info("listening", extra={"fields": {"address": ":8000"}})``: phrase and facts.
 """
 
 import json

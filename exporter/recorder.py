@@ -277,8 +277,7 @@ class Timing:
     """Times a query, with or without ``async``, and records it at its end."""
 
     def __init__(self, recorder: Recorder, query_type: str | None) -> None:
-        self._recorder = recorder
-        self._query_type = query_type
+        self._recorder, self._query_type = recorder, query_type
 
     def __enter__(self) -> Self:
         self._started = perf_counter()

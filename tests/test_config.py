@@ -375,8 +375,7 @@ def test_configuration_of_the_old_monitor_is_told_where_to_look(
 }"""
     )
     assert problems("--config.file", path) == [
-        f"{path}: got the old monitor's file, want a YAML file; docs/migration.md says"
-        " what to put where"
+        f"{path}: got the old monitor's file; see docs/migration.md"
     ]
 
 

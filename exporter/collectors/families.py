@@ -51,8 +51,7 @@ def _fill(
 ) -> core.Metric:
     for key, value in values.items():
         if value is not None and not math.isnan(value):
-            # The library would fail on a wrong type only while it writes the page,
-            # where one bad value costs everything.
+            # A wrong type would fail while the page is written, and cost all of it.
             family.add_metric(_list(key), float(value))
     return family
 

@@ -3,10 +3,8 @@
 import os
 import queue
 import signal
-from contextlib import suppress
 
-# Sent by a habit of reloading or by mistake: there is nothing to reload, and unheeded
-# they would end the process. Where a terminal hangs up, it goes with the terminal.
+# Unheeded, a habit of reloading would end us. With its terminal, it goes all the same.
 _STRAY_SIGNALS = ("SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
@@ -17,17 +15,17 @@ class Stop:
         # A signal may interrupt this thread anywhere; unlike an event, a queue of this
         # kind takes that.
         self._signals = queue.SimpleQueue[int]()
-        self._is_told = False
-        for name in ("SIGINT", "SIGTERM", *_STRAY_SIGNALS):
-            if number := getattr(signal, name, None):
-                is_stray = name in _STRAY_SIGNALS
-                if is_stray and not (name == "SIGHUP" and os.isatty(0)):
-                    signal.signal(number, signal.SIG_IGN)
-                else:
-                    signal.signal(number, lambda number, _: self._signals.put(number))
+        heeded = {"SIGINT", "SIGTERM", *(["SIGHUP"] if os.isatty(0) else [])}
+        for name in {*_STRAY_SIGNALS, *heeded}.intersection(dir(signal)):
+            handler = self._note if name in heeded else signal.SIG_IGN
+            signal.signal(getattr(signal, name), handler)
+
+    def _note(self, number: int, _: object) -> None:
+        self._signals.put(number)
 
     def wait(self, seconds: float) -> bool:
         """Return at once if told to stop, else after this time; say which."""
-        with suppress(queue.Empty):
-            self._is_told = self._is_told or bool(self._signals.get(timeout=seconds))
-        return self._is_told
+        try:
+            return bool(self._signals.get(timeout=seconds))
+        except queue.Empty:
+            return False

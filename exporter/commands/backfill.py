@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from sqlite3 import Connection
@@ -24,24 +24,22 @@ from exporter import config
 from exporter.counting.fold import time_sql
 from exporter.database import Database
 from exporter.database.schema import Schema
-from exporter.errors import ConfigError, DatabaseError, OutputError
+from exporter.errors import ConfigError, DatabaseError, ExporterError
 
 EPILOG = """\
-Two commands bring the old history into Prometheus, before its first start:
+Before Prometheus' first start, of what was written to history.om:
 
-  hakgal-exporter backfill >history.om
-  promtool tsdb create-blocks-from openmetrics history.om PROMETHEUS_DATA_FOLDER
+  promtool tsdb create-blocks-from openmetrics history.om FOLDER
 
-That folder is Prometheus' --storage.tsdb.path, on Debian /var/lib/prometheus/metrics2.
-docs/migration.md says in which order to move, and what to do if it runs already."""
-# A clock that was not set says 1970 or 2000. One such row would stretch the history
-# over decades: promtool reads all of it for each day.
-EARLIEST = 1_577_836_800.0  # 2020-01-01
+The folder is Prometheus' --storage.tsdb.path, on Debian /var/lib/prometheus/metrics2.
+docs/migration.md says in which order to move."""
+# In seconds, 2020-01-01. One row by a clock that was not set, and promtool would read
+# all of the history for each day of decades.
+EARLIEST = 1_577_836_800.0
 TABLE = "performance_metrics"
 NUMBER = "CASE WHEN typeof(metric_value) IN ('integer', 'real') THEN metric_value END"
 BATCH_ROWS = 20_000  # looked at in a read: what a writer in rollback mode has to wait
 READ_SECONDS = 30.0
-MOST_NAMES = 20  # told apart; a hostile table could have millions
 # The series that dashboards ask for instead of an old metric: name, divisor.
 MEASURES = {
     "facts_count": ("hakgal_facts", 1),
@@ -66,25 +64,9 @@ def backfill(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
     Raises:
         DatabaseError: the performance database cannot be read.
-        OutputError: the text cannot be written; it lacks its last line, # EOF.
+        ExporterError: the text cannot be written; it lacks its last line, # EOF.
     """
-    parser.epilog = EPILOG
-    group = parser.add_argument_group("history")
-    for name, (read, metavar, default, text) in {
-        "job": (_name, "NAME", "hakgal", "Label the series with this job."),
-        "instance": (_name, "NAME", "localhost:8000", "Label them with this instance."),
-        "step": (_step, "SECONDS", "15", "Keep the newest sample of so many seconds."),
-        "until": (_moment, "TIME", utc(time.time()), "Leave out what is newer."),
-    }.items():
-        group.add_argument(
-            f"--backfill.{name}",
-            dest=name,
-            metavar=metavar,
-            type=read,
-            default=os.environ.get(f"HAKGAL_BACKFILL_{name.upper()}", "").strip()
-            or default,
-            help=f"{text} Default: %(default)s.",
-        )
+    _add_flags(parser)
     config.add_flags(parser)
     flags = parser.parse_args(words)
     path = config.load(flags, os.environ).performance
@@ -97,14 +79,29 @@ def backfill(parser: argparse.ArgumentParser, words: list[str]) -> int:
     history = History(database, labels, flags.step, flags.until)
     try:
         # In UTF-8, and not by sys.stdout: Python would flush that again when it ends.
-        with open(1, "w", encoding="utf-8", closefd=False) as output:
+        with open(1, "w", encoding="utf-8", errors="replace", closefd=False) as output:
             output.writelines(history.text())
     except OSError as error:  # a full disk, or who reads has gone
         reason = f"{error.strerror}: the text is not complete"
-        raise OutputError(f"cannot write to standard output: {reason}") from error
+        raise ExporterError(f"cannot write to standard output: {reason}") from error
     for line in history.report():
         print(line, file=sys.stderr)
     return 0
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EPILOG
+    reads: dict[str, Callable[[str], object]] = {"step": _step, "until": _moment}
+    for name, metavar, usual, text in (
+        ("job", "NAME", "hakgal", "Label the series with this job."),
+        ("instance", "NAME", "localhost:8000", "Label the series with this instance."),
+        ("step", "SECONDS", "15", "Keep the newest sample of so many seconds."),
+        ("until", "TIME", utc(time.time()), "Leave out what is newer than this."),
+    ):
+        given = os.environ.get(f"HAKGAL_BACKFILL_{name.upper()}", "").strip()
+        read, text = reads.get(name, str), f"{text} Default: {usual}."
+        option = parser.add_argument(f"--backfill.{name}", dest=name, help=text)
+        option.metavar, option.type, option.default = metavar, read, given or usual
 
 
 class History:
@@ -123,10 +120,8 @@ class History:
         until = time.monotonic() + READ_SECONDS
         column, has_events = self._database.read(_look, until)
         for (name,) in self._read_by_id("substr(metric_name, 1, 40)"):
-            name = str(name) if str(name).isprintable() else ascii(name)
-            is_known = name in self._rows or name in MEASURES
-            is_shown = is_known or len(self._rows) < MOST_NAMES
-            self._rows[name if is_shown else "others"] += 1
+            is_known = name in MEASURES or name in LEFT_OUT
+            self._rows[name if is_known else "others"] += 1
         for old, (name, divisor) in MEASURES.items():
             if old not in self._rows or (old in COUNTERS and has_events):
                 continue
@@ -214,16 +209,9 @@ def _look(db: Connection, _: object) -> tuple[str, bool]:
     return table.column("timestamp") or "timestamp", bool(has_events)
 
 
-def _name(text: str) -> str:
-    if not text.isprintable():
-        raise argparse.ArgumentTypeError(f"got {text!r}, want a name")
-    return text
-
-
 def _step(text: str) -> int:
     if text.strip() not in map(str, range(1, 61)):
-        wanted = "a whole number from 1 to 60"
-        raise argparse.ArgumentTypeError(f"got {text!r}, want {wanted}")
+        raise argparse.ArgumentTypeError(f"got {text!r}, want 1 to 60")
     return int(text)
 
 

@@ -17,9 +17,7 @@ from exporter.web.pages import Pages
 
 POLL_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
-# A scrape beside the first fold waits for the interpreter at each of its steps; with
-# Python's 5 ms these waits add up to more than the scrape.
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.0005  # with Python's 5 ms, a scrape beside the first fold waits
 
 logger = logging.getLogger(__name__)
 

@@ -155,17 +155,8 @@ def _stop_at_eof() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def create(
-    knowledge_base: Path,
-    performance: Path,
-    *,
-    facts: int = 0,
-    journal_mode: str = "wal",
-    seed: int = 0,
-) -> None:
-    """Make folders, files and tables that are missing; drop nothing.
-
-    Facts go only into an empty table; only a new file gets the journal mode.
+def create(knowledge_base: Path, performance: Path, facts: int = 0) -> None:
+    """Make folders, files and tables that are missing; facts go into an empty table.
 
     Raises:
         DatabaseError: a folder, file or table could not be made.
@@ -177,11 +168,11 @@ def create(
             is_new = not path.exists()
             with closing(_connect(path)) as db:
                 if is_new:
-                    db.execute(f"PRAGMA journal_mode = {journal_mode}")
+                    db.execute("PRAGMA journal_mode = WAL")
                 db.executescript(schema)
     with _explained(knowledge_base), closing(_connect(knowledge_base)) as db, db:
         if facts and not db.execute("SELECT 1 FROM facts LIMIT 1").fetchall():
-            generator = random.Random(seed)
+            generator = random.Random(0)
             db.executemany(ADD_FACT, (draw_fact(generator) for _ in range(facts)))
 
 

@@ -130,8 +130,7 @@ def _from_file(path: Path, problems: list[str]) -> Iterator[Given]:
         problems += error.problems
         return
     if _OLD_KEYS.intersection(values):
-        wanted = "a YAML file; docs/migration.md says what to put where"
-        problems.append(f"{path}: got the old monitor's file, want {wanted}")
+        problems.append(f"{path}: got the old monitor's file; see docs/migration.md")
         return
     for name, value in values.items():
         setting, place = known.get(name), f"{path}: {name}"

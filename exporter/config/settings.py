@@ -11,15 +11,13 @@ from urllib.parse import urlsplit
 
 COLLECTORS = ("facts", "audit", "queries", "cache", "storage", "system")
 
-_SWITCHES = dict.fromkeys(("true", "yes", "on", "1"), True)
-_SWITCHES |= dict.fromkeys(("false", "no", "off", "0"), False)
+_ON, _OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def parse_address(text: str) -> tuple[str, int]:
     """Split a listen address; ``:8000`` has the host ``""``, which means all.
 
-    Raises:
-        ValueError: not an address, or the port is above 65535.
+    Raises ValueError if it is none, or if the port is above 65535.
     """
     parts = urlsplit(f"//{text}")
     if parts.port is None or parts.netloc != text or "@" in text:
@@ -57,7 +55,7 @@ _DATABASE = Kind("FILE", "a path, or none", r"[^\0]+", _path)
 _NUMBER = Kind("N", "a whole number", "[0-9]{1,9}", int)
 _LEVEL = Kind("LEVEL", "debug, info, warn or error", "debug|info|warn|error", str.lower)
 _FORMAT = Kind("FORMAT", "logfmt or json", "logfmt|json", str.lower)
-_SWITCH = Kind("", "true or false", "|".join(_SWITCHES), lambda t: _SWITCHES[t.lower()])
+_SWITCH = Kind("", "true or false", "|".join(_ON + _OFF), lambda t: t.lower() in _ON)
 _URL_PATH = Kind(
     "PATH",
     "/ and then letters, digits or any of /._~-, but not /-/healthy or /-/ready",

@@ -4,14 +4,8 @@ import time
 from dataclasses import replace
 from sqlite3 import Connection
 
+from exporter.counting import recognition
 from exporter.counting.fold import fold
-from exporter.counting.recognition import (
-    high_water,
-    latest,
-    newest_time,
-    recognise,
-    remember,
-)
 from exporter.counting.table import Counts, Reading, State, Table
 from exporter.database import release
 from exporter.errors import DatabaseError
@@ -27,8 +21,8 @@ def read_on(db: Connection, table: Table, state: State, until: float) -> Reading
     """
     if not table.is_followed:
         return Reading(table, None)
-    highest, is_lasting, last_event = high_water(db, table)
-    state = recognise(db, table, state, highest, is_lasting)
+    highest, is_lasting, last_event = recognition.high_water(db, table)
+    state = recognition.recognise(db, table, state, highest, is_lasting)
     start = state.cursor
     if start < highest:
         state = replace(state, counts=state.counts.copy())
@@ -37,9 +31,9 @@ def read_on(db: Connection, table: Table, state: State, until: float) -> Reading
         if state.cursor >= highest or time.monotonic() >= until:
             break
         release(db)
-        highest, _, last_event = high_water(db, table)
+        highest, _, last_event = recognition.high_water(db, table)
     if state.cursor > start:
-        state = remember(db, table, state, start)
+        state = recognition.remember(db, table, state, start)
     if state.cursor >= highest and not state.complete:
         if state.missed:  # of what was, a part is gone: what comes is counted
             state = replace(state, counts=Counts.zero(table), rows=0, missed=0)
@@ -56,7 +50,7 @@ def _read_slice(db: Connection, table: Table, state: State, highest: int) -> Sta
         last = min(first + SLICE_ROWS - 1, highest)
         span = range(first, last + 1)
         rows, passed_over = fold(db, table, state.counts, span, state.mark)
-        newest = newest_time(db, table, span, is_exact=last == highest)
+        newest = recognition.newest_time(db, table, span, is_exact=last == highest)
     missed = last - state.cursor - rows
     if missed < 0:
         hint = "its ids are out of order; check it with 'PRAGMA integrity_check'"
@@ -66,5 +60,5 @@ def _read_slice(db: Connection, table: Table, state: State, highest: int) -> Sta
         cursor=last,
         rows=state.rows + rows - passed_over,
         missed=state.missed + missed,
-        newest=latest(state.newest, newest),
+        newest=recognition.latest(state.newest, newest),
     )

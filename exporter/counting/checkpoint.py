@@ -53,7 +53,7 @@ class Checkpoint:
             raise self._error("another exporter uses it; choose another") from None
         except OSError as error:
             hint = "make it writable for this user, and its folder, or choose another"
-            raise self._error(f"{_what(error)}; {hint}") from error
+            raise self._error(f"{error}; {hint}") from error
 
     def load(self, tables: Collection[Table]) -> dict[str, State]:
         """Return a state for each table: from the file, or a new one.
@@ -70,7 +70,7 @@ class Checkpoint:
         except FileNotFoundError:
             return new
         except OSError as error:
-            raise self._error(f"{_what(error)}; make it readable") from error
+            raise self._error(f"{error}; make it readable") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             fields = {"file": str(self._path), "error": str(error)}
             logger.warning("state lost, counting anew", extra={"fields": fields})
@@ -114,14 +114,10 @@ class Checkpoint:
             _replace_durably(self._path, b"%s\n%08x\n" % (line, crc32(line)))
             self.saved_at = self._path.stat().st_mtime
         except OSError as error:
-            raise self._error(f"{_what(error)}; counters stand still") from error
+            raise self._error(f"{error}; counters stand still") from error
 
     def _error(self, reason: str) -> StateError:
         return StateError(f"cannot use the state file {self._path}: {reason}")
-
-
-def _what(error: OSError) -> str:
-    return ": ".join(str(one) for one in (error.strerror, error.filename) if one)
 
 
 def _replace_durably(path: Path, content: bytes) -> None:

@@ -13,8 +13,6 @@ from typing import Any
 
 from exporter.errors import ExporterError
 
-Idle = Callable[[], float | None]
-
 logger = logging.getLogger(__name__)
 
 
@@ -65,7 +63,7 @@ class Worker:
     next call. The thread is a daemon: a read that hangs must not keep the process.
     """
 
-    def __init__(self, name: str, idle: Idle = lambda: None) -> None:
+    def __init__(self, name: str, idle: Callable[[], float | None]) -> None:
         self._idle = idle
         self._queue = queue.SimpleQueue[tuple[Future[Outcome], Callable[[], object]]]()
         threading.Thread(target=self._run, name=name, daemon=True).start()

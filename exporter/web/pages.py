@@ -5,6 +5,7 @@ import gzip
 from _thread import start_new_thread
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from copy import copy
 from functools import partial
 from html import escape
@@ -154,10 +155,9 @@ def choose_format(accept: str) -> tuple[Callable[[Any], bytes], str]:
 
 def budget_seconds(scrape_timeout: str) -> float:
     """Return the seconds that a scrape may take, from Prometheus' timeout header."""
-    try:
+    timeout = 0.0
+    with suppress(ValueError):
         timeout = float(scrape_timeout)
-    except ValueError:
-        timeout = 0.0
     timeout = timeout if timeout > 0.0 else DEFAULT_TIMEOUT_SECONDS
     budget = max(timeout - OFFSET_SECONDS, timeout / 2, LEAST_BUDGET_SECONDS)
     return min(budget, LONGEST_BUDGET_SECONDS)

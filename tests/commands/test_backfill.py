@@ -163,17 +163,14 @@ def test_old_counters_do_not_leap_to_those_of_the_exporter(file: File) -> None:
     assert backfill(file) == ("# EOF\n", report)
 
 
-def test_unknown_names_fill_neither_memory_nor_the_terminal(file: File) -> None:
-    for name in ("\x1b[2J", b"facts_count", None, *range(30), "facts_count"):
+def test_unknown_names_are_counted_together(file: File) -> None:
+    for name in ("\x1b[2J", b"facts_count", None, 7, "facts_count"):
         add(file, 1, at(0), name)
 
-    report = backfill(file).report
-
-    fate = "rows, left out: no metric of the old monitor"
-    names = r"'\x1b[2J'", "b'facts_count'", "None", *range(17)
-    assert report[:-2] == [f"{name}: 1 {fate}" for name in names]
-    assert report[-2] == f"others: 13 {fate}"
-    assert report[-1] == "facts_count: 1 rows, 1 samples of hakgal_facts"
+    assert backfill(file).report == [
+        "others: 4 rows, left out: no metric of the old monitor",
+        "facts_count: 1 rows, 1 samples of hakgal_facts",
+    ]
 
 
 def test_each_row_is_read_once_whatever_the_ids(file: File) -> None:
@@ -335,10 +332,8 @@ def test_ctrl_c_ends_it_without_a_word(file: File) -> None:
 MISTAKES = {
     "backfill.until=0001-01-01": "got '0001-01-01', want a time before now, 20",
     "backfill.until=soon": "got 'soon', want a time before now, 20",
-    "backfill.step=61": "got '61', want a whole number from 1 to 60",
-    "backfill.step=0": "got '0', want a whole number from 1 to 60",
-    "backfill.instance=a\nb": r"got 'a\nb', want a name",
-    "backfill.job=\udcff": r"got '\udcff', want a name",
+    "backfill.step=61": "got '61', want 1 to 60",
+    "backfill.step=0": "got '0', want 1 to 60",
     "database.performance=none": "got none, want the file to read",
 }
 

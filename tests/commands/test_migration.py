@@ -16,9 +16,9 @@ import pytest
 
 from exporter.commands.backfill import MEASURES
 from exporter.commands.simulate import create
-from tests import dashboards
 from tests.commands.old_monitor import Collection, collections, write_history
 from tests.exporters import Command
+from tests.grafana import dashboards
 from tests.servers import (
     ROOT,
     Processes,

