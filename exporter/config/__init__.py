@@ -37,7 +37,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each setting."""
     group = parser.add_argument_group(
         "settings",
-        "Each is also an environment variable (HAKGAL_WEB_MAX_REQUESTS) and, but for"
+        "Each is also an environment variable (HAKGAL_WEB_MAX_REQUESTS)\nand, but for"
         " config.file, a key of that file (web.max-requests).",
     )
     for setting in SETTINGS:
@@ -104,7 +104,7 @@ def _sources(
     outside = []
     for one in SETTINGS:
         yield Given(one, one.default, f"default of {one.name}")
-        text = environment.get(one.environment, "")
+        text = environment.get(one.environment, "").strip()
         # Empty means not given, but for the state file: there it means none.
         if text or (one.environment in environment and one.name == "state.file"):
             outside.append(Given(one, text, f"environment variable {one.environment}"))
