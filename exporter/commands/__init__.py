@@ -4,6 +4,7 @@ import os
 import queue
 import signal
 
+_STOP_SIGNALS = ("SIGINT", "SIGTERM")
 # Unheeded, a habit of reloading would end us. With its terminal, it goes all the same.
 _STRAY_SIGNALS = ("SIGHUP", "SIGUSR1", "SIGUSR2")
 
@@ -12,20 +13,19 @@ class Stop:
     """Notices when this process is told to stop: SIGINT, SIGTERM, a closed terminal."""
 
     def __init__(self) -> None:
-        # A signal may interrupt this thread anywhere; unlike an event, a queue of this
-        # kind takes that.
+        # Unlike an event, a queue of this kind may be used by a handler at any moment.
         self._signals = queue.SimpleQueue[int]()
-        heeded = {"SIGINT", "SIGTERM", *(["SIGHUP"] if os.isatty(0) else [])}
-        for name in {*_STRAY_SIGNALS, *heeded}.intersection(dir(signal)):
-            handler = self._note if name in heeded else signal.SIG_IGN
-            signal.signal(getattr(signal, name), handler)
-
-    def _note(self, number: int, _: object) -> None:
-        self._signals.put(number)
+        for name in {*_STRAY_SIGNALS, *_STOP_SIGNALS}.intersection(dir(signal)):
+            is_heeded = name in _STOP_SIGNALS or (name == "SIGHUP" and os.isatty(0))
+            told = (lambda number, _: self._signals.put(number)) if is_heeded else None
+            signal.signal(getattr(signal, name), told or signal.SIG_IGN)
 
     def wait(self, seconds: float) -> bool:
         """Return at once if told to stop, else after this time; say which."""
         try:
-            return bool(self._signals.get(timeout=seconds))
+            self._signals.get(timeout=seconds)
         except queue.Empty:
             return False
+        for name in _STOP_SIGNALS:  # a second one would be Python's own, violent end
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+        return True
