@@ -5,14 +5,12 @@
 #   make test PYTHON=python3.13      another interpreter
 #   make test ARGS='-k tail -x'      arguments for pytest, or for the demo
 #   make test ARGS='-n 0 --pdb'      one test at a time
-#   make faults ROUNDS=100           fewer rounds
-#   make torture SHARE=0.1           fewer tries
+#   make torture SHARE=0.1           fewer tries; ARGS='--only history' fewer scenes
 #   make bench SIZES=10k,1M          fewer rows; ARGS='--only rhythm' fewer figures
 
 PYTHON ?= python3
 ARGS ?=
 SIZES ?= 10k,1M,10M
-ROUNDS ?= 1000
 SHARE ?= 1
 
 # Modules instead of .venv/bin/pytest and so on: those scripts name the folder
@@ -22,7 +20,7 @@ RUN := .venv/bin/python -m
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test drill compose-test lock audit faults torture bench dashboards types lint format check servers clean
+.PHONY: help demo test drill compose-test lock audit torture bench dashboards types lint format check servers clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
@@ -40,9 +38,6 @@ drill: $(INSTALLED) servers ## cause every fault and see who is told, with both 
 compose-test: $(INSTALLED) ## start the compose stacks for real; as root, installs Docker
 	@.ci/docker $(RUN) pytest -p no:cacheprovider tests/compose/base.py tests/compose/scale.py $(ARGS)
 
-faults: $(INSTALLED) ## try to lose or double rows, with kill -9, for some minutes
-	$(RUN) tests.faults --rounds $(ROUNDS) $(ARGS)
-
 torture: $(INSTALLED) ## try to break every promise, and tell how often, for a quarter of an hour
 	$(RUN) tests.torture --share $(SHARE) $(ARGS)
 
@@ -56,7 +51,7 @@ dashboards: $(INSTALLED) ## put Grafana's dashboards into the one format, refuse
 	.venv/bin/python grafana/normalise.py
 
 types: $(INSTALLED) ## check the dashboards against Grafana's published types; needs npm
-	$(RUN) tests.dashboard_types
+	$(RUN) tests.grafana.published_types
 
 lock: $(INSTALLED) ## renew the versions and hashes of what the image fetches
 	@.ci/lock

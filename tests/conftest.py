@@ -11,14 +11,20 @@ import pytest
 
 from tests.databases import JOURNAL_MODES, Files
 from tests.exporters import Command, file_flags
-from tests.servers import Processes, Servers, find_free_port, find_servers
+from tests.servers import Processes, Servers, find_free_port, find_servers, left_out
 from tests.webs import Web
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--renew-golden", action="store_true", help="write tests/golden anew"
+        "--renew-golden", action="store_true", help="write the golden files anew"
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say at the end which generation of the servers was not there."""
+    for line in left_out():
+        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.fixture(

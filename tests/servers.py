@@ -55,9 +55,22 @@ class Servers:
 
 
 def find_servers() -> list[Servers]:
-    """Return both generations, oldest first, whether or not they were fetched."""
+    """Return the generations that are there, oldest first; both, if none is."""
     folder = ROOT / os.environ.get("HAKGAL_SERVERS", ".servers")
-    return [Servers(folder / generation) for generation in GENERATIONS]
+    both = [Servers(folder / generation) for generation in GENERATIONS]
+    return [servers for servers in both if servers.version] or both
+
+
+def left_out() -> list[str]:
+    """Return a line for each generation that is not there, while the other one is."""
+    found = find_servers()
+    names = {servers.folder.name for servers in found}
+    return [
+        f"Left out: {name}, tested was Prometheus {found[0].version} only;"
+        " `make servers` says why"
+        for name in GENERATIONS
+        if name not in names
+    ]
 
 
 class Processes:

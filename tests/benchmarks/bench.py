@@ -15,45 +15,19 @@ from tests.benchmarks.programs import exporter
 class Effort:
     """How much is measured: rounds of A and B in turn, requests in each, seconds."""
 
-    rounds: int
-    requests: int
-    scrapes: int  # in each round, at Prometheus' rhythm
-    scrape_seconds: float
-    slow_rounds: int  # of what takes seconds each
-    commit_rounds: int
-    commit_seconds: float
-    new_rows: int
-    instances: int
-    watch_seconds: float
-    settle_seconds: float
+    rounds: int = 15
+    requests: int = 60
+    scrapes: int = 4  # in each round, at Prometheus' rhythm
+    scrape_seconds: float = 2.0
+    slow_rounds: int = 5  # of what takes seconds each
+    commit_seconds: float = 20.0
+    idle_seconds: float = 60.0
+    instances: int = 1000
+    watch_seconds: float = 420.0
+    settle_seconds: float = 2.0
 
 
-FULL = Effort(
-    rounds=15,
-    requests=60,
-    scrapes=4,
-    scrape_seconds=2.0,
-    slow_rounds=5,
-    commit_rounds=6,
-    commit_seconds=12.0,
-    new_rows=1_000_000,
-    instances=1000,
-    watch_seconds=420.0,
-    settle_seconds=2.0,
-)
-SMOKE = Effort(
-    rounds=2,
-    requests=5,
-    scrapes=2,
-    scrape_seconds=0.1,
-    slow_rounds=1,
-    commit_rounds=1,
-    commit_seconds=0.5,
-    new_rows=20_000,
-    instances=3,
-    watch_seconds=3.0,
-    settle_seconds=0.1,
-)
+FULL, SMOKE = Effort(), Effort(2, 5, 2, 0.1, 1, 0.5, 0.5, 3, 3.0, 0.1)
 
 
 @dataclass(frozen=True)
@@ -79,27 +53,16 @@ class Bench:
         time.sleep(self.effort.settle_seconds)
 
 
-def prepare(sizes: Sequence[int], effort: Effort, cache: Path, folder: Path) -> "Bench":
-    """Return a run on copies of the data, which the exporter has read once.
-
-    A single size is copied twice, so that each comparison has two sides.
-    """
+def prepare(sizes: Sequence[int], effort: Effort, cache: Path, folder: Path) -> Bench:
+    """Return a run on copies of the data, which the exporter has read once."""
     files = []
+    # A single size is copied twice, so that each comparison has two sides.
     for number, rows in enumerate(sizes if len(sizes) > 1 else [*sizes, *sizes]):
-        say(f"data of {size(rows)} rows")
-        copied = data.copy(data.make(cache, rows), folder / f"{number}-{size(rows)}")
-        say(f"first fold of {size(rows)} rows, to have a checkpoint")
+        say(f"data of {rows} rows, and a first fold to have a checkpoint")
+        copied = data.copy(data.make(cache, rows), folder / f"{number}-{rows}")
         with data.application(copied), exporter(copied):
             files.append(copied)
     return Bench(files, effort, folder)
-
-
-def size(rows: int) -> str:
-    """Return a number of rows as it is written on the command line: 10k, 1M."""
-    for unit, letter in ((1_000_000, "M"), (1_000, "k")):
-        if rows % unit == 0:
-            return f"{rows // unit}{letter}"
-    return str(rows)
 
 
 def say(text: str) -> None:

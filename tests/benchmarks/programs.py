@@ -1,132 +1,100 @@
 """Start programs, ask the kernel what they cost, and end them by their own handle."""
 
-import os
-import subprocess
+import contextlib
+import ssl
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from tests.benchmarks.client import Client, status_of
+from tests.benchmarks.client import Client
 from tests.benchmarks.data import Files
-from tests.servers import ROOT, find_free_port
+from tests.exporters import file_flags
+from tests.servers import ROOT, Process, Processes, find_free_port
 
 POLL_SECONDS = 0.005  # at least, between two questions whether it is ready
 POLL_SHARE = 0.01  # of the time so far: to answer is work for a program that starts
 COUNT_POLL_SECONDS = 0.1
 START_SECONDS = 600.0  # a first fold of very many rows on a very slow machine
-STOP_SECONDS = 20.0
 
 
 class Program:
     """A program that runs, and the port that it was told to serve on."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        self.process = process
+    def __init__(self, processes: Processes, process: Process, port: int) -> None:
         self.port = port
-        self.started = time.perf_counter()
-        self._log = log
+        self._processes, self._process = processes, process
+        self._started = time.perf_counter()
 
     def cpu_seconds(self) -> float:
         """Return the processor time used so far, ended threads included.
 
-        The sum of utime and stime in /proc/PID/stat, but in nanoseconds and not in
-        ticks of 10 ms: the process' own clock (clock_getcpuclockid in the C library).
+        By the process' own clock (clock_getcpuclockid in the C library), because
+        /proc has it in ticks of 10 ms.
         """
-        return time.clock_gettime((~self.process.pid << 3) | 2)
+        return time.clock_gettime((~self._process.pid << 3) | 2)
 
-    def memory_bytes(self, field: str) -> int:
-        """Return ``VmRSS`` (resident now) or ``VmHWM`` (at most so far)."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (line,) = (text for text in status.splitlines() if text.startswith(field))
-        return int(line.split()[1]) * 1024
+    def peak_bytes(self) -> int:
+        """Return the most memory that was ever resident."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
-    def wait_for(self, target: str) -> float:
-        """Return the seconds from the start until a target is answered with 200.
-
-        Raises:
-            RuntimeError: the program has ended, or takes too long.
-        """
-        while status_of(self.port, target) != 200:
-            taken = time.perf_counter() - self.started
-            if self.process.poll() is not None or taken > START_SECONDS:
-                output = self._log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"not ready after {taken:.0f} s: {output}")
+    def wait_for(self, target: str, tls: ssl.SSLContext | None = None) -> float:
+        """Return the seconds from the start until a target is answered with 200."""
+        while True:
+            with (
+                contextlib.suppress(OSError),
+                Client(self.port, target, tls=tls) as client,
+            ):
+                if client.get().status == 200:
+                    return time.perf_counter() - self._started
+            taken = time.perf_counter() - self._started
+            is_alive = self._process.poll() is None and taken < START_SECONDS
+            assert is_alive, self._processes.output(self._process)[-2000:]
             time.sleep(max(POLL_SECONDS, POLL_SHARE * taken))
-        return time.perf_counter() - self.started
 
-    def wait_until_counted(self) -> None:
+    def wait_until_counted(self, tls: ssl.SSLContext | None = None) -> None:
         """Wait until the facts have been counted, which goes on in the background."""
-        with Client(self.port) as client:
-            while b"\nhakgal_facts " not in client.page().body:
+        with Client(self.port, tls=tls) as client:
+            while "\nhakgal_facts " not in client.page().text:
                 time.sleep(COUNT_POLL_SECONDS)
 
 
-@contextmanager
+Running = contextlib.AbstractContextManager[Program]
+
+
+@contextlib.contextmanager
 def running(
-    log: Path, *command: str | Path, port: int = 0, **environment: str
+    folder: Path, *command: str | Path, port: int = 0, **environment: str
 ) -> Iterator[Program]:
-    """Run a command until the block ends; its output goes to a file."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            env=os.environ | environment,
-        )
+    """Run a command until the block ends; its output goes to a file in a folder."""
+    processes = Processes(folder)
+    process = processes.start(*command, PYTHONPATH=str(ROOT), **environment)
     try:
-        yield Program(process, port, log)
+        yield Program(processes, process, port)
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        with contextlib.redirect_stdout(None):
+            processes.stop()
 
 
-@contextmanager
-def started_exporter(
-    files: Files, state: Path | None = None, *flags: str
-) -> Iterator[Program]:
+def started_exporter(files: Files, *flags: str) -> Running:
     """Start the product over these files, and do not wait for it."""
     port = find_free_port()
-    with running(
-        files.folder / "exporter.log",
-        *(sys.executable, "-m", "exporter"),
-        *file_flags(files),
-        f"--state.file={state or files.state}",
-        f"--web.listen-address=127.0.0.1:{port}",
-        *flags,
-        port=port,
-    ) as program:
-        yield program
+    command = (sys.executable, "-m", "exporter", *file_flags(files.folder))
+    listen = f"--web.listen-address=127.0.0.1:{port}"
+    return running(files.folder, *command, listen, *flags, port=port)
 
 
-@contextmanager
-def exporter(files: Files, state: Path | None = None) -> Iterator[Program]:
+@contextlib.contextmanager
+def exporter(files: Files) -> Iterator[Program]:
     """Run the product over these files, once it has read all and come to rest."""
-    with started_exporter(files, state) as program:
+    with started_exporter(files) as program:
         program.wait_for("/-/ready")
         program.wait_until_counted()
         yield program
 
 
-@contextmanager
-def writer(files: Files, rate: int) -> Iterator[Program]:
+def writer(files: Files, rate: int) -> Running:
     """Let the simulator write into both files."""
     command = (sys.executable, "-m", "exporter", "simulate", f"--rate={rate}")
-    log = files.folder / "writer.log"
-    with running(log, *command, *file_flags(files)) as program:
-        yield program
-
-
-def file_flags(files: Files) -> tuple[str, str]:
-    """Return the flags that name both databases."""
-    return (
-        f"--database.knowledge-base={files.knowledge_base}",
-        f"--database.performance={files.performance}",
-    )
+    return running(files.folder, *command, *file_flags(files.folder)[:2])

@@ -1,95 +1,111 @@
-"""The table: measured beside goal, as text for people and as JSON for programs."""
+"""Numbers from interleaved rounds, and the table: measured beside goal."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import median
+
+from tests.tables import aligned
 
 HEAD = ("What", "Measured", "Against", "Ratio", "Goal", "Reached")
+Sample = Callable[[], list[float]]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Return the value below which a share of the values lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rounds of two sides, taken in turn, A B A B …, because the machine is noisy."""
+
+    ours: list[list[float]] = field(default_factory=list)
+    theirs: list[list[float]] = field(default_factory=list)
+
+    def percentiles(self, share: float) -> tuple[list[float], list[float]]:
+        """Return a percentile of each side, round by round."""
+        ours = [percentile(taken, share) for taken in self.ours]
+        return ours, [percentile(taken, share) for taken in self.theirs]
+
+
+def interleave(rounds: int, ours: Sample, theirs: Sample) -> Pairs:
+    """Take both sides in turn."""
+    taken = [(ours(), theirs()) for _ in range(rounds)]
+    return Pairs([a for a, _ in taken], [b for _, b in taken])
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table.
-
-    Args:
-        measured: in ``unit``, which is s, B, % (of a core), or nothing for numbers.
-        against: what it is compared with, "goal" if that is a limit.
-        other: the figure of that, measured in the same run; None if it is not here.
-        ratio: of measured to other, as the median of rounds where there are any.
-        goal: what the ratio may be at most; None for what has no goal.
-    """
+    """One line of the table; ``against`` a peer, or "goal" if that is a limit."""
 
     what: str
     measured: float
-    unit: str
+    unit: str  # s, B, % (of a core), or nothing for numbers
     against: str
-    other: float | None
-    ratio: float | None
-    goal: float | None
+    other: float  # the figure of that, measured in the same run
+    ratio: float  # the median of rounds where there are any
+    goal: float | None  # what the ratio may be at most
     note: str = ""
-    details: Mapping[str, object] = field(default_factory=dict)
     group: str = ""
 
-    @property
-    def reached(self) -> bool | None:
-        """Whether the goal is reached; None without goal or without the peer."""
-        if self.goal is None or self.ratio is None:
-            return None
-        return self.ratio <= self.goal
+    def cells(self) -> tuple[str, ...]:
+        """Return the line as columns of text."""
+        measured, other = (show(x, self.unit) for x in (self.measured, self.other))
+        goal = reached = ""
+        if self.goal is not None:
+            goal = f"<= {_number(self.goal)}"
+            reached = "yes" if self.ratio <= self.goal else "NO"
+        against = f"{other} {self.against}"
+        return self.what, measured, against, _number(self.ratio), goal, reached
 
-    def brief(self) -> str:
-        """Return the line without its columns."""
-        return ", ".join(cell for cell in _cells(self)[1:] if cell)
 
-
-def limit(
+def compare(
     what: str,
-    measured: float,
-    unit: str,
-    limit: float,
+    pairs: Pairs,
+    peer: str,
+    goal: float | None,
     note: str = "",
-    **details: object,
+    share: float = 0.5,
 ) -> Line:
-    """Return the line of a figure whose goal is not a peer but a number."""
+    """Return the line of a percentile of seconds beside somebody else's."""
+    ours, theirs = pairs.percentiles(share)
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    note = f"rounds {min(ratios):.3g} to {max(ratios):.3g}{note and '; '}{note}"
     return Line(
-        what, measured, unit, "goal", limit, measured / limit, 1.0, note, details
+        what, median(ours), "s", peer, median(theirs), median(ratios), goal, note
     )
 
 
-def none_of(what: str, number: int, note: str = "", **details: object) -> Line:
+def limit(what: str, measured: float, unit: str, limit: float, note: str = "") -> Line:
+    """Return the line of a figure whose goal is not a peer but a number."""
+    return Line(what, measured, unit, "goal", limit, measured / limit, 1.0, note)
+
+
+def none_of(what: str, number: int, note: str = "") -> Line:
     """Return the line of something that shall not happen at all."""
-    return Line(what, number, "", "goal", 0.0, float(number), 0.0, note, details)
-
-
-def missing(what: str, measured: float, unit: str, peer: str, goal: float) -> Line:
-    """Return the line of a comparison whose peer is not installed."""
-    return Line(what, measured, unit, f"{peer}: not here", None, None, goal)
+    return Line(what, number, "", "goal", 0.0, float(number), 0.0, note)
 
 
 def as_text(lines: Sequence[Line], about: Mapping[str, object]) -> str:
     """Return the table, the notes below their lines, and what it was measured on."""
-    rows = [HEAD, *(_cells(line) for line in lines)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = aligned([HEAD, *(line.cells() for line in lines)])
     texts = []
     for row, note in zip(rows, ["", *(line.note for line in lines)], strict=True):
-        cells = zip(row, widths, strict=True)
-        texts.append("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
-        texts += [f"    {note}"] if note else []
-    texts.insert(1, "  ".join("-" * width for width in widths))
+        texts += [row, f"    {note}"] if note else [row]
     texts += ["", *(f"{name}: {value}" for name, value in about.items())]
     return "\n".join(texts) + "\n"
 
 
 def as_json(lines: Sequence[Line], about: Mapping[str, object]) -> str:
-    """Return all of it, details included."""
-    rows = [asdict(line) | {"reached": line.reached} for line in lines]
+    """Return all of it, for programs."""
+    rows = [asdict(line) for line in lines]
     return json.dumps({"about": about, "lines": rows}, indent=2) + "\n"
 
 
-def show(value: float | None, unit: str) -> str:
+def show(value: float, unit: str) -> str:
     """Return a figure with three digits and a unit of fitting size."""
-    if value is None:
-        return "-"
     if unit == "s":
         factor, name = (1e6, "µs") if value < 1e-3 else (1e3, "ms")
         return f"{value:.3g} s" if value >= 1 else f"{value * factor:.3g} {name}"
@@ -98,22 +114,5 @@ def show(value: float | None, unit: str) -> str:
     return f"{value:.3g} {unit}".rstrip()
 
 
-def _cells(line: Line) -> tuple[str, ...]:
-    reached = {True: "yes", False: "NO", None: ""}[line.reached]
-    other = "" if line.other is None else f"{show(line.other, line.unit)} "
-    return (
-        line.what,
-        show(line.measured, line.unit),
-        f"{other}{line.against}",
-        _number(line.ratio),
-        "" if line.goal is None else f"<= {_number(line.goal)}",
-        reached,
-    )
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    if 0 < value < 0.01:
-        return f"1/{round(1 / value):,}"
-    return f"{value:.3g}"
+def _number(value: float) -> str:
+    return f"1/{round(1 / value):,}" if 0 < value < 0.01 else f"{value:.3g}"

@@ -5,31 +5,21 @@ import os
 import re
 import shlex
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.exporters import Page, fetch_page
-from tests.servers import HTTP, ROOT, Prometheus, find_free_port
+from tests.servers import ROOT, Prometheus, find_free_port
 
-PORTS = (
-    "HAKGAL_EXPORTER_PORT",
-    "PROMETHEUS_PORT",
-    "PROMETHEUS_2_PORT",
-    "ALERTMANAGER_PORT",
-    "ALERTMANAGER_2_PORT",
-    "ALERTMANAGER_3_PORT",
-    "GRAFANA_PORT",
-    "INBOX_PORT",
-    "VICTORIAMETRICS_PORT",
-)
+PORT = re.compile(r"\$\{(\w+_PORT):-")
 # Nothing is fetched, and there is no image of Grafana; whatever else is in the files is
 # started.
 OFFLINE = "--pull never --scale grafana=0"
 DOCUMENTED = (ROOT / "README.md", ROOT / "docs" / "deployment.md")
 COMMAND_SECONDS = 900.0  # the first one builds the image
+PATIENCE_SECONDS = 300.0  # for what takes a quarter of that at most
 LISTENING = "0A"
 LOOPBACK = ("0100007F", "00000000000000000000000001000000")
 
@@ -41,10 +31,10 @@ class Stack:
         """Take the line that starts it, as the documentation has it."""
         assert any(start in path.read_text() for path in DOCUMENTED), start
         before, up, after = start.partition(" up ")
-        assert up
-        self._start = f"{before} up {OFFLINE} {after}"
+        self._start = f"{before}{up}{OFFLINE} {after}"
         self._compose = shlex.split(before)
-        self._ports = {name: str(find_free_port()) for name in PORTS}
+        files = "".join(path.read_text() for path in ROOT.glob("docker-compose*.yml"))
+        self._ports = {name: str(find_free_port()) for name in PORT.findall(files)}
         # A .env of the person who runs this is not what is tested.
         quiet = {"COMPOSE_DISABLE_ENV_FILE": "1", "COMPOSE_PROGRESS": "plain"}
         self._environment = os.environ | quiet | self._ports | environment
@@ -65,6 +55,17 @@ class Stack:
         """Run a Python program in the container of a service that has Python."""
         return self.compose("exec", "-T", service, "python", "-c", program)
 
+    def check(self) -> str:
+        """Return what the exporter's own check says."""
+        return self.compose("exec", "-T", "exporter", "hakgal-exporter", "check")
+
+    def simulate(self, flags: str) -> None:
+        """Let the simulated HAK/GAL do something besides, and do not wait for it."""
+        files = "--database.knowledge-base /data/hexagonal_kb.db"
+        files += " --database.performance /data/hakgal_performance.db"
+        command = f"exec -T --detach hakgal hakgal-exporter simulate {files} {flags}"
+        self.compose(*command.split())
+
     def containers(self) -> dict[str, dict[str, Any]]:
         """Return what the engine knows of each container, also of ended ones."""
         ids = self.compose("ps", "--all", "--quiet").split()
@@ -78,11 +79,8 @@ class Stack:
 
     def is_healthy(self, *services: str) -> bool:
         """Tell whether these run and say that they are well."""
-        found = self.containers()
-        return all(
-            found[name]["State"].get("Health", {}).get("Status") == "healthy"
-            for name in services
-        )
+        states = [self.containers()[name]["State"] for name in services]
+        return all(s.get("Health", {}).get("Status") == "healthy" for s in states)
 
     def url(self, port: str) -> str:
         """Return the address of a published port, by the variable that moves it."""
@@ -126,35 +124,13 @@ def running(stack: Stack) -> Iterator[Stack]:
         yield stack
     finally:
         # pytest captures it and shows it with a failure only.
-        print(stack.compose("ps", "--all"))
-        print(stack.compose("logs", "--tail", "50"))
+        print(stack.compose("ps", "--all"), stack.compose("logs", "--tail", "50"))
         stack.compose("down", "--volumes", "--timeout", "20")
 
 
-def post(url: str, document: object) -> Any:
-    """POST a document as JSON and return the answer's."""
-    request = urllib.request.Request(
-        url, json.dumps(document).encode(), {"Content-Type": "application/json"}
-    )
-    with HTTP.open(request, timeout=10) as answer:
-        return json.load(answer)
-
-
-def get(url: str) -> Any:
-    """GET a document."""
-    with HTTP.open(url, timeout=10) as answer:
-        return json.load(answer)
-
-
 def open_sockets() -> set[str]:
-    """Return the addresses beyond loopback on which this machine takes connections.
-
-    As in /proc/net: hexadecimal address, colon, port.
-    """
-    found = set()
-    for file in ("tcp", "tcp6"):
-        for line in Path("/proc/net", file).read_text().splitlines()[1:]:
-            _, local, _, state = line.split()[:4]
-            if state == LISTENING and local.partition(":")[0] not in LOOPBACK:
-                found.add(local)
-    return found
+    """Return the addresses beyond loopback on which this machine takes connections."""
+    lines = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+    fields = [line.split() for line in lines.splitlines() if "local" not in line]
+    listening = {local for _, local, _, state, *_ in fields if state == LISTENING}
+    return {name for name in listening if name.partition(":")[0] not in LOOPBACK}

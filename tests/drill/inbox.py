@@ -3,23 +3,25 @@
 import json
 import re
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
-from tests.alertmanager.sinks import HttpSink, Mail, Post, SmtpSink, running
+from tests.alertmanager.sinks import HttpSink, Mail, Post, SmtpSink
 
 MAIL, WEBHOOK = "mail", "webhook"
 # What the shipped mail says of an alert: its name and place, and then since when, or,
 # if it is over, from when to when.
 _IN_MAIL = re.compile(r"^(\w+) on (.+)\n(Since )?", re.MULTILINE)
 
+# Channel, receiver, alert, the labels that the message tells, whether it is over.
+Content = tuple[str, str, str, frozenset[str], bool]
+
 
 @dataclass(frozen=True)
 class Notice:
-    """One alert in one message; ``place`` is the labels that the message tells."""
+    """One alert in one message, which came after ``since`` and not after ``moment``."""
 
+    since: float
     moment: float
     channel: str
     receiver: str
@@ -37,82 +39,53 @@ class Notice:
 
 
 class Inbox:
-    """A mail server and a web server on loopback."""
+    """What has arrived at a mail server and a web server."""
 
-    def __init__(self) -> None:
+    def __init__(self, mail: SmtpSink, web: HttpSink) -> None:
         self.notices: list[Notice] = []
         self.unread: list[str] = []  # messages in which no alert was found
-        self.mail, self.web = SmtpSink(), HttpSink()
-        self._seen = [0, 0]
-        self._running = ExitStack()
-
-    def __enter__(self) -> Self:
-        self._running.enter_context(running(self.mail))
-        self._running.enter_context(running(self.web))
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._running.close()
-
-    @property
-    def mail_address(self) -> str:
-        """Return where mail is taken."""
-        return f"127.0.0.1:{self.mail.server_address[1]}"
-
-    @property
-    def web_url(self) -> str:
-        """Return where webhooks and Slack's messages are taken."""
-        return f"http://127.0.0.1:{self.web.server_address[1]}"
+        self.mail_address = f"127.0.0.1:{mail.server_address[1]}"
+        self.web_url = f"http://127.0.0.1:{web.server_address[1]}"  # Slack's, too
+        self._mail, self._web = mail, web
+        self._looked = time.monotonic()
 
     def look(self) -> None:
         """Note what has come since the last look."""
-        now = time.monotonic()
-        mails, posts = self.mail.mails[self._seen[0] :], self.web.posts[self._seen[1] :]
-        self._seen = [self._seen[0] + len(mails), self._seen[1] + len(posts)]
-        for mail in mails:
-            self._note(_in_mail(mail, now), f"mail: {mail.message['Subject']}")
-        for post in posts:
+        started = time.monotonic()
+        while self._mail.mails:
+            mail = self._mail.mails.pop(0)
+            self._note(_in_mail(mail), f"mail: {mail.message['Subject']}")
+        while self._web.posts:
+            post = self._web.posts.pop(0)
             if post.path.startswith(f"/{WEBHOOK}/"):
-                self._note(_in_post(post, now), f"webhook: {post.body!r}")
+                self._note(_in_post(post), f"webhook: {post.body!r}")
+        self._looked = started
 
-    def _note(self, notices: list[Notice], message: str) -> None:
-        self.notices += notices
-        if not notices:
+    def _note(self, found: Iterator[Content], message: str) -> None:
+        since, now, before = self._looked, time.monotonic(), len(self.notices)
+        self.notices += [Notice(since, now, *content) for content in found]
+        if len(self.notices) == before:
             self.unread.append(message)
 
 
-def _in_mail(mail: Mail, now: float) -> list[Notice]:
+def _in_mail(mail: Mail) -> Iterator[Content]:
     body = mail.message.get_body(("plain",))
     text = body.get_content().replace("\r\n", "\n") if body else ""
     receiver, _, _ = mail.recipient.partition("@")
-    return [
-        Notice(now, MAIL, receiver, alert, frozenset(place.split(", ")), not since)
-        for alert, place, since in _IN_MAIL.findall(text)
-    ]
+    for alert, place, since in _IN_MAIL.findall(text):
+        yield MAIL, receiver, alert, frozenset(place.split(", ")), not since
 
 
-def _in_post(post: Post, now: float) -> list[Notice]:
-    message: dict[str, Any] = json.loads(post.body)
+def _in_post(post: Post) -> Iterator[Content]:
     receiver = post.path.rpartition("/")[2]
-    return [
-        Notice(
-            now,
-            WEBHOOK,
-            receiver,
-            alert["labels"]["alertname"],
-            frozenset(_place(alert["labels"])),
-            alert["status"] == "resolved",
-        )
-        for alert in message["alerts"]
-    ]
+    for alert in json.loads(post.body)["alerts"]:
+        labels, is_over = alert["labels"], alert["status"] == "resolved"
+        place = frozenset(_place(labels))
+        yield WEBHOOK, receiver, labels["alertname"], place, is_over
 
 
 def _place(labels: Mapping[str, str]) -> set[str]:
     """Return labels as the shipped mail words them: localhost:8000, table facts."""
-    rest = {
-        n: v for n, v in labels.items() if n not in ("alertname", "severity", "job")
-    }
-    return {
-        value if name == "instance" else f"{name} {value}"
-        for name, value in rest.items()
-    }
+    left_out = ("alertname", "severity", "job")
+    rest = {name: value for name, value in labels.items() if name not in left_out}
+    return {v if n == "instance" else f"{n} {v}" for n, v in rest.items()}

@@ -1,23 +1,19 @@
-"""Let time pass faster: divide the durations in a configuration file.
+"""Let time pass faster: shorten the durations in a configuration file.
 
-Whole values (``for: 5m``), ranges (``[5m]``, ``[1h:1m]``) and offsets are rewritten,
-and the limits that are times to wait. Names such as ``rate5m``, texts and comments
-stay as they are, and so does what queries take: that is in the rows.
+That is whole values (``for: 5m``), ranges, offsets, and limits that are times to wait;
+not names such as ``rate5m``, texts and comments, and not what queries take.
 """
 
+import math
 import re
 
-_SECOND, _HOUR, _DAY = 1000, 3_600_000, 86_400_000
-_UNITS = {"ms": 1, "s": _SECOND, "m": 60_000, "h": _HOUR}
-_UNITS |= {"d": _DAY, "w": 7 * _DAY, "y": 365 * _DAY}
+LONG_SECONDS, LONG_FACTOR = 600, 5  # what is longer passes faster still, beyond that
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+_UNITS |= {"d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
 _PART = r"(\d+)(ms|[smhdwy])"
 _DURATION = r"(?:\d+(?:ms|[smhdwy]))+"
-_PLACES = (
-    rf"^[ -]*\w+: +(?P<value>{_DURATION}) *(?:#.*)?$",
-    rf"\[(?P<range>{_DURATION})(?::(?P<step>{_DURATION})?)?\]",
-    rf"\boffset (?P<offset>{_DURATION})",
-)
-_PLACE = re.compile("|".join(_PLACES), re.MULTILINE)
+_BEFORE, _AFTER = r"^[ -]*\w+: +|\[|(?<=\d[smhdwy]):|\boffset ", r" *(?:#.*)?$|[\]:)]"
+_PLACE = re.compile(rf"({_BEFORE})({_DURATION})(?={_AFTER})", re.MULTILINE)
 _WAITS = "checkpoint_age|disk_full|events_stalled|scrape_duration"
 _LIMIT = re.compile(rf"(record: hakgal:(?:{_WAITS})_seconds:threshold, expr: )([^,]+)")
 
@@ -25,25 +21,22 @@ _LIMIT = re.compile(rf"(record: hakgal:(?:{_WAITS})_seconds:threshold, expr: )([
 def scale(text: str, factor: float) -> str:
     """Return a configuration in which everything takes ``factor`` times less time."""
 
-    def shortened(place: re.Match[str]) -> str:
-        whole = place[0]
-        for name in ("step", "range", "value", "offset"):
-            start, end = place.start(name) - place.start(), place.end(name)
-            if place[name]:
-                end -= place.start()
-                whole = whole[:start] + shorten(place[name], factor) + whole[end:]
-        return whole
+    def limit(place: re.Match[str]) -> str:
+        length = math.prod(int(number) for number in place[2].split(" * "))
+        return f"{place[1]}{seconds(f'{length}s', factor):g}"
 
-    text = _LIMIT.sub(lambda limit: f"{limit[1]}({limit[2]}) / {factor:g}", text)
-    return _PLACE.sub(shortened, text)
+    text = _LIMIT.sub(limit, text)
+    return _PLACE.sub(lambda place: place[1] + shorten(place[2], factor), text)
 
 
 def shorten(duration: str, factor: float) -> str:
     """Return a duration divided, in whole milliseconds: 1m30s by 60 is 1500ms."""
-    length = milliseconds(duration)
-    return f"{max(1, round(length / factor)) if length else 0}ms"
+    left = seconds(duration, factor)
+    return f"{max(1, round(1000 * left)) if left else 0}ms"
 
 
-def milliseconds(duration: str) -> int:
-    """Return the length of a duration such as ``1h30m``."""
-    return sum(int(n) * _UNITS[unit] for n, unit in re.findall(_PART, duration))
+def seconds(duration: str, factor: float) -> float:
+    """Return the seconds that are left of a duration."""
+    length = sum(int(n) * _UNITS[unit] for n, unit in re.findall(_PART, duration))
+    beyond = max(0.0, length - LONG_SECONDS)
+    return (length - beyond + beyond / LONG_FACTOR) / factor

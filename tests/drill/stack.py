@@ -3,17 +3,17 @@
 import json
 import re
 import shutil
-import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.alertmanager.running import Alertmanager, post
 from tests.drill.inbox import Inbox
-from tests.drill.scaling import scale, shorten
+from tests.drill.scaling import scale, seconds, shorten
 from tests.servers import (
-    HTTP,
     ROOT,
     Process,
     Processes,
@@ -21,175 +21,122 @@ from tests.servers import (
     Servers,
     answers,
     find_free_port,
+    start_prometheus,
     wait_until,
 )
 
 # What a Prometheus does by itself at certain intervals, with its defaults.
 LOOKBACK, RESEND = "5m", "1m"
-START_SECONDS = 30.0
+START_SECONDS = 120.0
 SECRETS = "/etc/alertmanager/secrets"
 ITSELF = "localhost:9090"  # what Prometheus scrapes by the shipped file
 
 
+@dataclass
 class Stack:
     """One generation of the servers over a copy of the shipped files."""
 
-    def __init__(
-        self,
-        servers: Servers,
-        processes: Processes,
-        folder: Path,
-        factor: float,
-        inbox: Inbox,
-        *,
-        grafana: str,
-    ) -> None:
-        self.servers = servers
-        self.factor = factor
-        self.inbox = inbox
-        self._processes = processes
-        self.folder = folder
-        self.secrets = folder / "secrets"
-        self.prometheus_address = f"127.0.0.1:{find_free_port()}"
-        self.alertmanager_address = f"127.0.0.1:{find_free_port()}"
-        self._addresses = {
-            "prometheus": self.prometheus_address,
-            "alertmanager": self.alertmanager_address,
+    servers: Servers
+    processes: Processes
+    folder: Path
+    factor: float
+    inbox: Inbox
+    grafana: InitVar[str]
+    alertmanager: Process = field(init=False)
+
+    def __post_init__(self, grafana: str) -> None:
+        self._secrets = self.folder / "secrets"
+        # The label instance of what a job scrapes, where it is one only.
+        self.addresses = {
+            "prometheus": f"127.0.0.1:{find_free_port()}",
+            "alertmanager": f"127.0.0.1:{find_free_port()}",
             "grafana": grafana,
         }
-        self._originals: dict[Path, str | None] = {}
-        self.prometheus: Process
-        self.alertmanager: Process
+        self.rules = self.folder / "prometheus" / "rules"
+        self.configurations = {
+            "prometheus": self.folder / "prometheus/prometheus.yml",
+            "alertmanager": self.folder / "alertmanager/alertmanager.production.yml",
+        }
+        self.prometheus = Prometheus(f"http://{self.addresses['prometheus']}")
+        self.routes = Alertmanager(f"http://{self.addresses['alertmanager']}")
         self._copy("prometheus")
         self._copy("alertmanager")
         self._adapt_receivers()
 
-    @property
-    def rules(self) -> Path:
-        """Return the folder of the rule files."""
-        return self.folder / "prometheus" / "rules"
-
-    @property
-    def configurations(self) -> tuple[Path, Path]:
-        """Return Prometheus' configuration and Alertmanager's."""
-        return (
-            self.folder / "prometheus" / "prometheus.yml",
-            self.folder / "alertmanager" / "alertmanager.production.yml",
-        )
-
-    def address(self, job: str) -> str | None:
-        """Return the label ``instance`` of what a job scrapes, where it is one only."""
-        return self._addresses.get(job)
+    def seconds(self, duration: str) -> float:
+        """Return how many seconds a duration takes here."""
+        return seconds(duration, self.factor)
 
     def start(self, instances: Sequence[str]) -> None:
-        """Start both over some exporters and wait until they are ready."""
+        """Start both over some exporters and wait until all are seen to be up."""
         self.write_targets("hakgal", instances)
-        self.write_targets("alertmanager", [self.alertmanager_address])
-        self.write_targets("grafana", [self._addresses["grafana"]])
+        self.write_targets("alertmanager")
+        self.write_targets("grafana")
         self.start_alertmanager()
-        self.prometheus = self._processes.start(
-            self.servers.program("prometheus"),
-            f"--config.file={self.configurations[0]}",
-            f"--storage.tsdb.path={self.folder / 'tsdb'}",
-            f"--web.listen-address={self.prometheus_address}",
+        start_prometheus(
+            self.servers,
+            self.processes,
+            self.configurations["prometheus"],
             f"--query.lookback-delta={shorten(LOOKBACK, self.factor)}",
             f"--rules.alert.resend-delay={shorten(RESEND, self.factor)}",
+            "--web.enable-lifecycle",
+            port=int(self.addresses["prometheus"].rpartition(":")[2]),
         )
-        self._wait(self.prometheus, self.prometheus_address)
-        # A new Prometheus takes 5 s to find its targets, however fast time passes.
-        found = len(instances) + len(self._addresses)
-        wait_until(lambda: len(self.query("up == 1")) == found, START_SECONDS)
+        found = len(instances) + len(self.addresses)
+        wait_until(
+            lambda: len(self.prometheus.query("up == 1")) == found, START_SECONDS
+        )
 
     def start_alertmanager(self) -> None:
         """Start Alertmanager, anew too, and wait until it is ready."""
-        self.alertmanager = self._processes.start(
+        address = self.addresses["alertmanager"]
+        self.alertmanager = self.processes.start(
             self.servers.program("alertmanager"),
-            f"--config.file={self.configurations[1]}",
+            f"--config.file={self.configurations['alertmanager']}",
             f"--storage.path={self.folder / 'alertmanager-data'}",
-            f"--web.listen-address={self.alertmanager_address}",
+            f"--web.listen-address={address}",
             "--cluster.listen-address=",
         )
-        self._wait(self.alertmanager, self.alertmanager_address)
+        wait_until(lambda: answers(f"http://{address}/-/ready"), START_SECONDS)
 
-    def edit(self, file: Path, change: Callable[[str], str]) -> None:
-        """Change a file, or make one, and let both read their files again."""
-        text = file.read_text() if file.exists() else None
-        self._originals.setdefault(file, text)
-        file.write_text(change(text or ""))
-        self._reload()
+    def reload(self, server: str = "prometheus") -> None:
+        """Let a server read its files again, which it may refuse."""
+        post(f"http://{self.addresses[server]}/-/reload", b"", {})
 
-    def restore(self, *files: Path) -> None:
-        """Undo what was edited in these files."""
-        for file in files:
-            text = self._originals.pop(file)
-            if text is None:
-                file.unlink()
-            else:
-                file.write_text(text)
-        self._reload()
+    def write_targets(self, job: str, addresses: Sequence[str] | None = None) -> None:
+        """Tell Prometheus what a job scrapes; it notices within 5 seconds."""
+        targets = [self.addresses[job]] if addresses is None else list(addresses)
+        file = self.folder / "prometheus" / "targets" / f"{job}.yml"
+        file.write_text(json.dumps([{"targets": targets}]))
 
-    def _reload(self) -> None:
-        for process in (self.prometheus, self.alertmanager):
-            process.send_signal(signal.SIGHUP)
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """Return the alerts that Prometheus has, pending and firing."""
-        prometheus = Prometheus(f"http://{self.prometheus_address}")
-        found: list[dict[str, Any]] = prometheus.api("alerts")["alerts"]
-        return found
-
-    def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
-        """Return what Prometheus answers."""
-        return Prometheus(f"http://{self.prometheus_address}").query(expression)
-
-    def routed(self) -> list[dict[str, Any]]:
-        """Return the alerts that Alertmanager has, and what it does with them."""
-        url = f"http://{self.alertmanager_address}/api/v2/alerts"
-        with HTTP.open(url, timeout=5) as answer:
-            found: list[dict[str, Any]] = json.load(answer)
-            return found
+    def connect_slack(self, *, works: bool) -> None:
+        """Let Slack's messages arrive, or send them where nobody takes them."""
+        url = self.inbox.web_url if works else self.prometheus.url
+        (self._secrets / "slack-url").write_text(f"{url}/slack")
 
     def _copy(self, name: str) -> None:
-        """Copy a folder of the product; its YAML files with their times divided."""
+        """Copy a folder of the product; its YAML files with their times shortened."""
         shutil.copytree(ROOT / name, self.folder / name)
         for file in (self.folder / name).rglob("*.yml"):
-            text = scale(file.read_text(), self.factor)
-            file.write_text(text.replace(ITSELF, self.prometheus_address))
-
-    def write_targets(self, job: str, addresses: Sequence[str]) -> None:
-        """Tell Prometheus what a job scrapes; it notices within 5 seconds."""
-        file = self.folder / "prometheus" / "targets" / f"{job}.yml"
-        file.write_text(json.dumps([{"targets": list(addresses)}]))
+            text = file.read_text().replace(ITSELF, self.addresses["prometheus"])
+            # All of the interval: what is to be short is the time until the next one.
+            text = text.replace("scrape_timeout: 10s", "scrape_timeout: 15s")
+            file.write_text(scale(text, self.factor))
 
     def _adapt_receivers(self) -> None:
         """Send everything to the inbox, in the words of the shipped templates."""
-        text = self.configurations[1].read_text()
-        self.secrets.mkdir()
+        file = self.configurations["alertmanager"]
+        text = file.read_text()
+        self._secrets.mkdir()
         for name in re.findall(rf"{SECRETS}/([\w-]+)", text):
-            (self.secrets / name).write_text("drill")
-        self.connect_slack()
-        config = yaml.safe_load(text.replace(SECRETS, str(self.secrets)))
+            (self._secrets / name).write_text("drill")
+        self.connect_slack(works=True)
+        config = yaml.safe_load(text.replace(SECRETS, str(self._secrets)))
         config["global"]["smtp_smarthost"] = self.inbox.mail_address
         config["global"]["smtp_require_tls"] = False
         for receiver in config["receivers"]:
             _adapt(receiver, self.inbox.web_url)
-        self.configurations[1].write_text(yaml.safe_dump(config, sort_keys=False))
-
-    def connect_slack(self) -> None:
-        """Let Slack's messages arrive."""
-        (self.secrets / "slack-url").write_text(f"{self.inbox.web_url}/slack")
-
-    def disconnect_slack(self) -> None:
-        """Send them where nobody takes them."""
-        nowhere = f"http://{self.prometheus_address}/nowhere"
-        (self.secrets / "slack-url").write_text(nowhere)
-
-    def _wait(self, process: Process, address: str) -> None:
-        def ready() -> bool:
-            assert process.poll() is None, self._processes.output(process)
-            return answers(f"http://{address}/-/ready")
-
-        wait_until(ready, START_SECONDS)
+        file.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 def _adapt(receiver: dict[str, Any], web: str) -> None:

@@ -1,141 +1,123 @@
-"""What became of each alert, and when, as seen from outside."""
+"""What becomes of each alert: in Prometheus, in Alertmanager, in people's inboxes."""
 
-import threading
+import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http.client import HTTPException
-from typing import Any, Self
+from typing import Any
 
+from tests.drill.inbox import Inbox
 from tests.drill.stack import Stack
 
-POLL_SECONDS = 0.2
 Labels = dict[str, str]
+# A message may still be on its way when its alert is held back.
+ON_ITS_WAY_SECONDS = 5.0
 
 
 @dataclass
-class Track:
-    """One alert: since when it has been what, on the monotonic clock.
+class Held:
+    """An alert was held back in every look from one moment to another."""
 
-    ``states`` are pending, firing and gone, as Prometheus says; ``routed`` are active,
-    suppressed and gone, as Alertmanager says.
-    """
+    since: float
+    until: float
+
+
+@dataclass(eq=False)
+class Track:
+    """One alert: when it became what, on the monotonic clock."""
 
     labels: Labels
+    # Pending, firing and gone, as Prometheus says.
     states: list[tuple[float, str]] = field(default_factory=list)
-    routed: list[tuple[float, str]] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
     holders: set[str] = field(default_factory=set)
+    is_held: bool = False
+    ended_held: bool = False
 
     @property
-    def is_gone(self) -> bool:
-        """Whether Prometheus has it no more."""
-        return bool(self.states) and self.states[-1][1] == "gone"
+    def state(self) -> str:
+        """What Prometheus said last."""
+        return self.states[-1][1] if self.states else "gone"
 
-    def state_at(self, moment: float) -> str:
-        """Return what Prometheus said then."""
-        return next((s for m, s in reversed(self.states) if m <= moment), "gone")
-
-    @property
-    def held(self) -> list[tuple[float, float]]:
-        """Return from when to when Alertmanager has held it back."""
-        ends = [moment for moment, _ in self.routed[1:]] + [float("inf")]
-        spans = zip(self.routed, ends, strict=False)
-        return [(start, end) for (start, what), end in spans if what == "suppressed"]
-
-    def note(self, log: list[tuple[float, str]], state: str, moment: float) -> None:
+    def note(self, moment: float, state: str) -> None:
         """Note a state if it is a new one."""
-        if not log or log[-1][1] != state:
-            log.append((moment, state))
+        if self.state != state:
+            self.states.append((moment, state))
+            self.ended_held = state == "gone" and self.is_held
+
+    def came_into(self, state: str, after: float) -> list[float]:
+        """Return when it came into a state; ``after``, if it was in it already."""
+        before = [name for moment, name in self.states if moment <= after]
+        found = [m for m, name in self.states if name == state and m > after]
+        return [after, *found] if before[-1:] in (["firing"], [state]) else found
 
 
 class Watch:
-    """Looks at Prometheus and Alertmanager all the time."""
+    """Looks at everything, again and again."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, inbox: Inbox) -> None:
+        self.stack = stack
+        self.inbox = inbox
         self.tracks: dict[frozenset[tuple[str, str]], Track] = {}
-        self.error: Exception | None = None
-        self._stack = stack
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop.set()
-        self._thread.join()
 
     def find(self, wanted: Labels) -> list[Track]:
         """Return the alerts that have these labels."""
         items = wanted.items()
-        return [t for t in list(self.tracks.values()) if items <= t.labels.items()]
+        return [t for t in self.tracks.values() if items <= t.labels.items()]
 
-    def _run(self) -> None:
-        try:
-            self._look_until_stopped()
-        except Exception as error:  # raised again where it can be reported
-            self.error = error
-
-    def _look_until_stopped(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
-            self._look(self._stack.alerts, self._note_states)
-            self._look(self._stack.routed, self._note_routes)
-            self._stack.inbox.look()
-
-    def _look(
-        self,
-        ask: Callable[[], list[dict[str, Any]]],
-        note: Callable[[list[dict[str, Any]]], None],
-    ) -> None:
-        try:
-            found = ask()
-        except (OSError, HTTPException):
-            return  # it is part of the drill to stop them
-        note(found)
+    def look(self) -> None:
+        """Look once; it is part of the drill that servers do not answer."""
+        with contextlib.suppress(OSError, HTTPException):
+            self._note_states(self.stack.prometheus.api("alerts")["alerts"])
+        asked, routed = time.monotonic(), []
+        with contextlib.suppress(OSError, HTTPException):
+            routed = self.stack.routes.alerts()
+        self._note_held(routed, asked)
+        self.inbox.look()
 
     def _track(self, labels: Labels) -> Track:
         return self.tracks.setdefault(frozenset(labels.items()), Track(labels))
 
-    def _note_states(self, found: list[dict[str, Any]]) -> None:
-        now, clock = time.monotonic(), datetime.now(UTC)
-        seen = []
-        for alert in found:
-            track = self._track(alert["labels"])
-            seen.append(track)
-            if not track.states or track.states[-1][1] == "gone":
-                track.note(track.states, "pending", now - _age(alert, clock))
-            track.note(track.states, alert["state"], now)
-        for track in self.tracks.values():
-            if track.states and track not in seen:
-                track.note(track.states, "gone", now)
-
-    def _note_routes(self, found: list[dict[str, Any]]) -> None:
+    def _note_states(self, alerts: list[dict[str, Any]]) -> None:
         now = time.monotonic()
-        seen = []
-        names = {alert["fingerprint"]: alert["labels"]["alertname"] for alert in found}
-        for alert in found:
-            status = alert["status"]
-            if track := self._track_routed(alert["labels"]):
-                seen.append(track)
-                track.note(track.routed, status["state"], now)
-                track.holders |= {names[f] for f in status["inhibitedBy"] if f in names}
+        seen = set()
+        for alert in alerts:
+            seen.add(track := self._track(alert["labels"]))
+            if track.state == "gone":
+                track.note(now - _age(alert["activeAt"]), "pending")
+            track.note(now, alert["state"])
+        for track in {*self.tracks.values()} - seen:
+            track.note(now, "gone")
+
+    def _note_held(self, routed: list[dict[str, Any]], asked: float) -> None:
+        names = {alert["fingerprint"]: alert["labels"]["alertname"] for alert in routed}
+        held = set()
+        for alert in routed:
+            if alert["status"]["state"] == "suppressed":
+                held.add(track := self._track(alert["labels"]))
+                if not track.is_held:
+                    track.held.append(Held(time.monotonic(), asked))
+                track.held[-1].until = asked
+                holders = alert["status"]["inhibitedBy"]
+                track.holders |= {names[h] for h in holders if h in names}
         for track in self.tracks.values():
-            if track.routed and track not in seen:
-                track.note(track.routed, "gone", now)
+            track.is_held = track in held
 
-    def _track_routed(self, labels: Labels) -> Track | None:
-        """Return the track of an alert that has external labels as well."""
-        matching = [
-            t for t in self.tracks.values() if t.labels.items() <= labels.items()
-        ]
-        return max(matching, key=lambda t: len(t.labels), default=None)
+    def leaked(self, wanted: Labels, before: float) -> bool:
+        """Tell whether an alert was told of while it was held back, until a moment."""
+        return any(
+            held.since + ON_ITS_WAY_SECONDS < notice.since
+            and notice.moment < min(held.until, before)
+            for track in self.find(wanted)
+            for held in track.held
+            for notice in self.inbox.notices
+            if not notice.is_over and notice.tells(track.labels)
+        )
 
 
-def _age(alert: dict[str, Any], clock: datetime) -> float:
-    # Nanoseconds are more than datetime takes.
-    text = alert["activeAt"].rstrip("Z")
-    whole, _, fraction = text.partition(".")
+def _age(moment: str) -> float:
+    """Return the seconds since a moment with nanoseconds, more than datetime takes."""
+    whole, _, fraction = moment.rstrip("Z").partition(".")
     since = datetime.fromisoformat(f"{whole}.{fraction[:6]:0<6}+00:00")
-    return (clock - since).total_seconds()
+    return (datetime.now(UTC) - since).total_seconds()

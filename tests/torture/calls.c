@@ -1,5 +1,5 @@
 /* Between the exporter and the C library: counts its calls, and at one of them kills
- * the process or lets the call fail. `calls.py` says which, in memory that both map.
+ * the process, lets the call fail or wait. `calls.py` says which, in memory that both map.
  *
  * Only what a scrape does with files and sockets is counted. A call belongs to the
  * state file (its temporary file and its folder are of it), to a socket, or to a
@@ -9,7 +9,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -22,8 +21,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { STATE = 1, SOCKET = 2, DATABASE = 4, THREAD = 8 };
-enum { WATCH, KILL, KILL_HALFWAY, FAIL, FAIL_FROM_THERE_ON };
+enum { STATE = 1, SOCKET = 2, DATABASE = 4 };
+enum { WATCH, KILL, KILL_HALFWAY, FAIL, FAIL_FROM_THERE_ON, SLOW };
 enum { MOST = 4096 };
 
 static struct control {
@@ -81,7 +80,7 @@ static int befall(const char *name, uint32_t kind, int *halfway)
         strncpy(control->calls[number - 1].name, name, 11);
     }
     int is_here = number == control->at;
-    if (control->action == FAIL_FROM_THERE_ON && number > control->at)
+    if (control->action >= FAIL_FROM_THERE_ON && number > control->at)
         is_here = 1;
     if (!is_here || control->action == WATCH)
         return 0;
@@ -92,6 +91,10 @@ static int befall(const char *name, uint32_t kind, int *halfway)
     }
     if (control->action <= KILL_HALFWAY)
         end_now();
+    if (control->action == SLOW) {
+        usleep(control->error * 1000);
+        return 0;
+    }
     errno = (int)control->error;
     return 1;
 }
@@ -184,13 +187,6 @@ ON_FD(int, accept4, (int fd, struct sockaddr *from, socklen_t *size, int flags),
       (fd, from, size, flags))
 ON_PATH(int, rename, (const char *path, const char *to), (path, to))
 ON_PATH(int, stat64, (const char *path, struct stat64 *stat), (path, stat))
-
-int pthread_create(pthread_t *id, const pthread_attr_t *how, void *(*call)(void *), void *with)
-{
-    if (control && befall("thread", THREAD, NULL))
-        return EAGAIN;
-    return NEXT(pthread_create)(id, how, call, with);
-}
 
 void *mmap64(void *where, size_t size, int protection, int flags, int fd, off64_t at)
 {

@@ -1,338 +1,299 @@
-"""The exporter under attack: a process, with those who depend on it beside it.
+"""The exporter under test: a process that is started, scraped, measured, killed."""
 
-An application writes rows and knows how many; a scraper with every right to it asks all
-the time. ``attacked`` judges, whatever the attack is: who depended on it was served at
-once, each row counts once, and the process took little and gave it back.
-"""
-
-import io
-import re
-import resource
+import gzip
+import http.client
+import os
+import random
+import signal
+import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import psutil
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.clients import Answer, Client
-from tests.databases import Files
-from tests.exporters import Command, Page, file_flags
-from tests.servers import Processes, find_free_port
-from tests.torture.report import Effort, Found
+from tests.exporters import parse_openmetrics
+from tests.servers import ROOT
+from tests.torture.rows import LABEL_LIMIT, QUERY_BUCKETS, Samples
 
-SCRAPE_SECONDS = 10.0  # Prometheus' own default
-LONGEST_WAIT_SECONDS = 1.0  # of the scraper, whatever others do meanwhile
-MOST_BYTES = 60_000_000
-GROWTH_BYTES = 20 << 20  # the allocator keeps some; what leaks is more, or leaves none
-SETTLE_SECONDS = 15.0  # longer than the exporter waits for anything that began
-REST_SECONDS = 2.0
-MOST_WORK_SECONDS = 0.1  # of processor time in these
-MOST_LINES = 12  # of the log: some tell of the start and of the end
-MOST_EXAMPLES = 3
-OPERATIONS = ("add_fact", "update_fact", "delete_fact")
+PROGRAM = ("-m", "exporter")
+HOST = "127.0.0.1"
+START_SECONDS = 20.0
+STOP_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+COUNTING = ("counter", "histogram")
+# These start anew with each process, or are the kernel's, which may turn them back.
+NOT_KEPT = ("process_", "python_", "hakgal_system_")
 
-
-class Refused(Exception):
-    """A page was refused because of --web.max-requests, as it should be."""
+Headers = Mapping[str, str]
 
 
-class Application(threading.Thread):
-    """HAK/GAL: writes some rows all the time, and knows how many."""
-
-    pause_seconds = 0.01
-
-    def __init__(self, folder: Path, query_types: int) -> None:
-        super().__init__(daemon=True)
-        self.query_types = query_types
-        self.written: Counter[str] = Counter()
-        self.errors: list[str] = []
-        self.is_open = threading.Event()
-        self._folder = folder
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        with Files(self._folder) as files:
-            for number in range(11 * self.query_types):  # each that there will be
-                self._write(files, number)
-            self.is_open.set()
-            while not self._stopping.wait(self.pause_seconds):
-                try:
-                    self._write(files, self.written["queries"])
-                except Exception as error:  # whatever it is, the writer suffered it
-                    self.errors.append(repr(error))
-            # The last rows stay in the log, so that the exporter has to read it.
-
-    def stop(self) -> None:
-        """Stop to write; nothing is written afterwards."""
-        self._stopping.set()
-        self.join()
-
-    def _write(self, files: Files, number: int) -> None:
-        query_type, success = f"type_{number % self.query_types}", number % 11 > 0
-        files.add_query(0.001 * (number % 900), query_type, success)
-        self.written["queries"] += 1
-        files.add_cache(number % 3 > 0)
-        self.written["cache"] += 1
-        files.add_audit(OPERATIONS[number % 3])
-        self.written["audit"] += 1
+def draw_headers(rng: random.Random, timeout_seconds: float | None = None) -> Headers:
+    """Return a way to ask for a page; the timeout is what Prometheus would send."""
+    headers = {"Accept": OPENMETRICS if rng.random() < 0.4 else "text/plain"}
+    if rng.random() < 0.3:
+        headers["Accept-Encoding"] = "gzip"
+    if timeout_seconds is not None:
+        headers["X-Prometheus-Scrape-Timeout-Seconds"] = str(timeout_seconds)
+    return headers
 
 
-class Scraper(threading.Thread):
-    """Who has every right: asks all the time, and remembers what it should not see."""
+class Page:
+    """A page, whole: samples by name and by the values of their sorted labels."""
 
-    def __init__(self, fetch: Callable[[], str], pause_seconds: float = 0.1) -> None:
-        super().__init__(daemon=True)
-        self.pages = 0
-        self.refused = 0
-        self.failures: list[str] = []
-        self.fell: list[str] = []
-        self.longest_seconds = 0.0
-        self._fetch = fetch
-        self._pause_seconds = pause_seconds
-        self._seen: dict[Any, float] = {}
-        self._stopping = threading.Event()
-
-    def run(self) -> None:
-        while not self._stopping.is_set():
-            self.ask()
-            self._stopping.wait(self._pause_seconds)
-
-    def stop(self, *, waits: bool = True) -> None:
-        """Finish what is being asked, and stop."""
-        self._stopping.set()
-        if waits:
-            self.join()
-
-    def ask(self) -> None:
-        """Scrape once; any error is a failed scrape."""
-        begin = time.monotonic()
-        try:
-            text = self._fetch()
-            # What comes after that is our own work.
-            self.longest_seconds = max(self.longest_seconds, time.monotonic() - begin)
-            self._compare(Page(text))
-            self.pages += 1
-        except Refused:
-            self.refused += 1
-        except Exception as error:
-            self.failures.append(f"{error!r} after {time.monotonic() - begin:.2f} s")
-
-    def _compare(self, page: Page) -> None:
-        assert not page.failed, f"collectors failed: {page.failed}"
-        for family in page.families.values():
-            if family.type not in ("counter", "histogram"):
-                continue
+    def __init__(self, families: Iterable[Metric], started: float) -> None:
+        self.started, self.ended = started, time.monotonic()
+        samples: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
+        self.counters: dict[tuple[str, ...], float] = {}
+        for family in families:
             for sample in family.samples:
-                key = sample.name, frozenset(sample.labels.items())
-                if sample.value < self._seen.get(key, 0.0):
-                    self.fell.append(f"{key}: {self._seen[key]} to {sample.value}")
-                self._seen[key] = sample.value
+                labels = dict(sample.labels)
+                last = [labels.pop("le")] if "le" in labels else []
+                key = (*(labels[name] for name in sorted(labels)), *last)
+                assert key not in samples[sample.name], f"twice: {sample}"
+                samples[sample.name][key] = sample.value
+                is_kept = not sample.name.startswith(NOT_KEPT)
+                if family.type in COUNTING and is_kept:
+                    self.counters[sample.name, *key] = sample.value
+        self.samples: Samples = samples
+
+    def gauge(self, name: str, *labels: str) -> float | None:
+        """Return a value, None if it is not on the page."""
+        return self.samples[name].get(labels)
+
+    def resets(self, table: str) -> float:
+        """Return how often counting has begun anew in a table."""
+        found = self.samples["hakgal_exporter_resets_total"].items()
+        return sum(number for labels, number in found if table in labels)
+
+    @property
+    def failed(self) -> set[str]:
+        """The collectors that failed."""
+        success = self.samples["hakgal_exporter_collector_success"]
+        return {name for (name,), value in success.items() if not value}
+
+
+class Usage(NamedTuple):
+    """What a process has; its memory is what is resident."""
+
+    memory_bytes: int
+    descriptors: int
+    threads: int
 
 
 class Victim:
-    """The exporter, and how a scraper with the right to it gets in."""
+    """The exporter's process, and what it leaves behind.
 
-    def __init__(
-        self,
-        command: Command,
-        login: str = "",
-        tls: Callable[[], ssl.SSLContext] | None = None,
-    ) -> None:
-        self.command = command
-        self.address = command.address
-        self.process = psutil.Process(command.process.pid)
-        self._headers = {"authorization": login} if login else {}
-        self._tls = tls
+    ``prefix`` is a command that starts it, with its limits; ``tls`` and ``login`` are
+    how somebody with a right to its pages comes in.
+    """
 
-    def get(
-        self, target: str = "/metrics", *, source: str = "", **headers: str
-    ) -> Answer:
-        """Return the answer on a new connection, with all rights."""
-        tls = self._tls and self._tls()
-        with Client(self.address, tls, seconds=SCRAPE_SECONDS, source=source) as client:
-            return client.get(target, **self._headers | headers)
-
-    def fetch(self) -> str:
-        """Return the text of the page; anything but that is an error."""
-        answer = self.get()
-        if answer.body.endswith(b" concurrent requests reached\n"):
-            raise Refused(answer)
-        assert answer.status == 200, answer
-        return answer.body.decode()
-
-    def resources(self) -> dict[str, int]:
-        """Return what it uses at this moment."""
-        with self.process.oneshot():
-            return {
-                "threads": self.process.num_threads(),
-                "file descriptors": self.process.num_fds(),
-                "bytes": self.process.memory_info().rss,
-            }
+    def __init__(self, folder: Path, program: tuple[str, ...] = PROGRAM) -> None:
+        self.data = folder / "data"
+        self.disk = folder / "disk"
+        self.state = self.disk / "state" / "exporter-state.json"
+        self.log = folder / "exporter.log"
+        self.program, self.prefix = program, tuple[str, ...]()
+        self.environment: dict[str, str] = {}
+        self.crashes: list[str] = []
+        self.patience_seconds = ANSWER_SECONDS
+        self.tls: Callable[[], ssl.SSLContext] | None = None
+        self.login = ""
+        self.address = HOST, _find_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.flags = [
+            f"--database.knowledge-base={self.data / 'hexagonal_kb.db'}",
+            f"--database.performance={self.data / 'hakgal_performance.db'}",
+            f"--state.file={self.state}",
+            f"--query.buckets={' '.join(map(str, QUERY_BUCKETS))}",
+            f"--label.limit={LABEL_LIMIT}",
+            "--web.listen-address={}:{}".format(*self.address),
+            "--web.max-requests=0",
+        ]
 
     @property
-    def most_bytes(self) -> int:
-        """The most memory that it ever had."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (kilobytes,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-        return 1024 * int(kilobytes)
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process that was started."""
+        assert self._process is not None
+        return self._process
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was started and not ended."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Start it; it may take a moment until it answers."""
+        assert self._process is None
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*self.prefix, sys.executable, *self.program, *self.flags],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONPATH": str(ROOT)} | self.environment,
+            )
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit code of what ends by itself, None if it does not."""
+        with suppress(subprocess.TimeoutExpired):
+            code = self.process.wait(seconds)
+            self._process = None
+            return code
+        return None
+
+    def wait_until_up(self) -> None:
+        """Wait until it listens."""
+        until = time.monotonic() + START_SECONDS
+        while time.monotonic() < until and not self._has_ended():
+            if self.answers():
+                return
+            time.sleep(0.005)
+        self._crash("does not start")
+
+    def answers(self) -> bool:
+        """Tell whether it listens."""
+        try:
+            socket.create_connection(self.address, 1.0).close()
+        except OSError:
+            return False
+        return True
+
+    def scrape(self, headers: Headers) -> Page | None:
+        """Return a page that was received whole, None if none was."""
+        try:
+            return self._fetch(headers)
+        except (OSError, http.client.HTTPException):
+            return None
+        except (ValueError, AssertionError) as error:
+            self.crashes.append(f"unreadable page: {error}")
+            return None
+
+    def end(self, number: signal.Signals) -> None:
+        """Send SIGKILL or SIGTERM and wait; after SIGTERM it must end with 0."""
+        if self._process is None or self._has_ended():
+            self._crash("ended by itself")
+            return
+        process, self._process = self._process, None
+        process.send_signal(number)
+        try:
+            code = process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            code = process.wait()
+        if code != (0 if number == signal.SIGTERM else -signal.SIGKILL):
+            self.crashes.append(f"exit code {code} after {number.name}")
+
+    def kill(self) -> None:
+        """End what still runs, whatever happened."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def check(self) -> None:
+        """Note if it is gone although nobody ended it."""
+        if self._process is not None and self._has_ended():
+            self._crash("ended by itself")
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines of the log that tell of bugs."""
+        return [n for n in self.lines if "level=error" in n or "Traceback" in n]
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the log."""
+        if not self.log.exists():
+            return []
+        return self.log.read_text(errors="replace").splitlines()
+
+    @property
+    def usage(self) -> Usage:
+        """What it has at this moment."""
+        process = psutil.Process(self.process.pid)
+        memory = process.memory_info().rss
+        return Usage(memory, process.num_fds(), process.num_threads())
 
     @property
     def work_seconds(self) -> float:
         """The processor time that it has used."""
-        times = self.process.cpu_times()
+        times = psutil.Process(self.process.pid).cpu_times()
         return float(times.user + times.system)
 
+    def _fetch(self, headers: Headers) -> Page:
+        started, seconds = time.monotonic(), self.patience_seconds
+        if self.login:
+            headers = {**headers, "Authorization": self.login}
+        client = http.client.HTTPConnection(*self.address, seconds)
+        if self.tls:
+            tls = self.tls()
+            client = http.client.HTTPSConnection(
+                *self.address, timeout=seconds, context=tls
+            )
+        with closing(client):
+            client.request("GET", "/metrics", headers=dict(headers))
+            answer = client.getresponse()
+            body = answer.read()
+        if answer.status != 200:
+            raise ValueError(f"status {answer.status}, {body[:200]!r}")
+        if answer.headers["Content-Encoding"] == "gzip":
+            body = gzip.decompress(body)
+        is_rich = answer.headers["Content-Type"].startswith("application/")
+        return Page(
+            (parse_openmetrics if is_rich else parse_text)(body.decode()), started
+        )
 
-@contextmanager
-def attacked(
-    effort: Effort,
-    found: Found,
-    *flags: str,
-    login: str = "",
-    tls: Callable[[], ssl.SSLContext] | None = None,
-    forgiven: str = "",
-    growth_bytes: int = GROWTH_BYTES,
-    may_refuse: bool = False,
-    descriptors: int | None = None,
-    query_types: int = 7,
-) -> Iterator[Victim]:
-    """Yield an exporter to attack, and judge it afterwards.
+    def _has_ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
 
-    ``forgiven`` is in lines of the log that the attack should cause; ``descriptors`` is
-    how many files the exporter may have open; a page has 3.2 kB for each query type.
+    def _crash(self, what: str) -> None:
+        code = self._process.returncode if self._process else None
+        self.crashes.append(f"{what}, exit code {code}: {self.lines[-3:]}")
+        self.kill()
+
+
+class Scraping:
+    """Scrapes in a thread, one after the other until told to stop or none comes."""
+
+    def __init__(self, victim: Victim, headers: Headers, *, again: bool) -> None:
+        self.pages: list[Page] = []
+        self._victim = victim
+        self._headers = headers
+        self._again = again
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def finish(self) -> list[Page]:
+        """Return the pages that were received whole, oldest first."""
+        self._again = False
+        self._thread.join()
+        return self.pages
+
+    def _run(self) -> None:
+        while page := self._victim.scrape(self._headers):
+            self.pages.append(page)
+            if not self._again:
+                return
+
+
+def _find_port() -> int:
+    """Return a free port that no outgoing connection is given.
+
+    Connecting to a port of that kind while nobody listens can reach oneself.
     """
-    processes = Processes(effort.folder)
-    application = Application(effort.folder, query_types)
-    with ExitStack() as stack:
-        stack.callback(_end_quietly, processes)
-        application.start()
-        stack.callback(application.stop)
-        application.is_open.wait()
-        every = (*file_flags(effort.folder), *flags)
-        command = Command(processes, find_free_port(), *every)
-        with _limited(descriptors):
-            command.start()
-        victim = Victim(command, login, tls)
-        scraper = Scraper(victim.fetch)
-        for _ in range(10):  # what is loaded and remembered on first use
-            scraper.ask()
-        before = victim.resources()
-        scraper.start()
-        stack.callback(scraper.stop)
-        yield victim
-        scraper.stop()
-        application.stop()
-        _judge_scraper(found, scraper, may_refuse)
-        if command.process.poll() is None:
-            _judge_rows(found, victim, application)
-            _judge_resources(found, victim, before, growth_bytes)
-            _judge_rest(found, victim)
-            megabytes = victim.most_bytes / 1e6
-            wait = f"{scraper.longest_seconds:.2f} s"
-            print(f"  at most {megabytes:.0f} MB, and {wait} for a page")
-        _judge_end(found, command, forgiven)
-
-
-@contextmanager
-def _limited(descriptors: int | None) -> Iterator[None]:
-    """Let what is started have so many open files; ours stay open."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors or limits[0], limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-def complain(found: Found, finding: str, what: str, examples: Sequence[object]) -> None:
-    """Note all of something, with some examples of it."""
-    if examples:
-        shown = "; ".join(str(example) for example in examples[:MOST_EXAMPLES])
-        found.note(finding, f"{what}: {shown}", len(examples))
-
-
-def _end_quietly(processes: Processes) -> None:
-    with redirect_stdout(io.StringIO()):  # its log is in the folder, and judged
-        processes.stop()
-
-
-def _judge_scraper(found: Found, scraper: Scraper, may_refuse: bool) -> None:
-    complain(found, "crashed", "a scraper was not served", scraper.failures)
-    complain(found, "lost", "a counter fell", scraper.fell)
-    if scraper.refused and not may_refuse:
-        found.note("crashed", "a scrape was refused", scraper.refused)
-    if not scraper.pages:
-        found.note("crashed", "nothing was ever scraped")
-    if scraper.longest_seconds > LONGEST_WAIT_SECONDS:
-        found.note("crashed", f"a page took {scraper.longest_seconds:.2f} s")
-
-
-def _judge_rows(found: Found, victim: Victim, application: Application) -> None:
-    complain(found, "harmed", "the application saw an error", application.errors)
-    try:
-        page = Page(victim.fetch())
-    except Exception as error:
-        found.note("crashed", f"no page after it: {error!r}")
-        return
-    counted = {
-        "queries": page.sum("hakgal_query_duration_seconds_count"),
-        "cache": page.sum("hakgal_cache_hits_total")
-        + page.sum("hakgal_cache_misses_total"),
-        "audit": page.sum("hakgal_audit_events_total"),
-    }
-    for table, rows in application.written.items():
-        difference = round(rows - counted[table])
-        if difference:
-            finding = "lost" if difference > 0 else "doubled"
-            found.note(finding, f"{table}: {counted[table]} of {rows}", abs(difference))
-
-
-def _judge_resources(
-    found: Found, victim: Victim, before: dict[str, int], growth_bytes: int
-) -> None:
-    if (most := victim.most_bytes) > MOST_BYTES:
-        found.note("crashed", f"it took {most / 1e6:.1f} MB")
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while too_many := _surplus(victim, before, growth_bytes):
-        if time.monotonic() > deadline:
-            found.note("crashed", f"not given back: {too_many}, before {before}")
-            return
-        time.sleep(0.1)
-
-
-def _surplus(
-    victim: Victim, before: dict[str, int], growth_bytes: int
-) -> dict[str, int]:
-    # The thread and the two descriptors of a read, or of somebody asking for health.
-    allowed = {"threads": 2, "file descriptors": 4, "bytes": growth_bytes}
-    now = victim.resources()
-    return {k: v for k, v in now.items() if v > before[k] + allowed[k]}
-
-
-def _judge_rest(found: Found, victim: Victim) -> None:
-    """Note if it works while nobody asks for anything."""
-    before = victim.work_seconds
-    time.sleep(REST_SECONDS)
-    if (worked := victim.work_seconds - before) > MOST_WORK_SECONDS:
-        found.note("crashed", f"worked {worked:.2f} s in {REST_SECONDS:.0f} s of rest")
-
-
-def _judge_end(found: Found, command: Command, forgiven: str) -> None:
-    if command.process.poll() is not None:
-        found.note("crashed", f"ended by itself with {command.process.returncode}")
-    elif code := command.stop():
-        found.note("crashed", f"ended with {code} when asked to")
-    lines = command.output.splitlines()
-    if forgiven:
-        lines = [line for line in lines if not re.search(forgiven, line)]
-    if len(lines) > MOST_LINES:
-        found.note("crashed", f"{len(lines)} lines logged")
-    wrong = [
-        line[:300] for line in lines if not re.search(" level=(info|debug) ", line)
-    ]
-    complain(found, "crashed", "logged", wrong)
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((HOST, port))
+            return port
+    raise OSError("no port is free")

@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from exporter.collectors import cache, facts, queries
+from exporter.collectors.cache import BUCKETS as RESPONSE_BUCKETS
+from exporter.collectors.facts import BUCKETS as CONFIDENCE_BUCKETS
+from exporter.collectors.queries import QUERY_TYPES
 
 Key = tuple[str, ...]
 Tally = dict[Key, float]
 Samples = Mapping[str, Mapping[tuple[str, ...], float]]
 
-RESPONSE_BUCKETS, CONFIDENCE_BUCKETS = cache.BUCKETS, facts.BUCKETS
-QUERY_TYPES = queries.QUERY_TYPES
 OPERATIONS = ("add_fact", "delete_fact", "update_fact")
 QUERY_BUCKETS = (0.01, 0.1, 1.0, 5.0)
 LABEL_LIMIT = 12
@@ -28,8 +28,7 @@ MISSED: Key = ("missed",)
 PASSED_OVER: Key = ("rejected", "before_replacement")
 NO_BUCKET = "none"
 _ODD_VALUES = ((None, "not_a_number"), (None, "negative"), (None, "infinite"))
-_ODD_FLAGS = (("yes", "not_a_boolean"),)
-_NULL = (None, "null")
+_ODD_FLAG, _NULL = ("yes", "not_a_boolean"), (None, "null")
 _OTHERS = (*(f"other_{n}" for n in range(15)), "", "two\nlines", None)
 
 
@@ -47,11 +46,16 @@ class Spec:
 
     name: str
     collector: str
-    insert: str
+    columns: tuple[str, ...]
     draw: Callable[[random.Random], Drawn]
     read: Callable[[Samples], Tally]
     needs: str  # a series that is there as soon as anything is counted
     burns_ids: bool = False
+
+    @property
+    def insert(self) -> str:
+        names, marks = ", ".join(self.columns), ", ?" * len(self.columns)
+        return f"INSERT INTO {self.name}(timestamp, {names}) VALUES (?{marks})"
 
 
 def read_tally(spec: Spec, samples: Samples) -> Tally:
@@ -76,47 +80,46 @@ def rows_in(tally: Tally) -> int:
     return int(sum(number for key, number in tally.items() if key[0] != "sum"))
 
 
-def _query(rng: random.Random) -> Drawn:
+def _draw_query(rng: random.Random) -> Drawn:
     label = rng.choice(QUERY_TYPES) if rng.random() < 0.9 else rng.choice(_OTHERS)
     success, value = int(rng.random() < 0.9), _value(rng, 10.0, QUERY_BUCKETS)
     if rng.random() < ODD_SHARE:
-        odd, flag, key = _odd(rng, value, *_ODD_FLAGS, _NULL)
+        odd, flag, key = _odd(rng, value, _ODD_FLAG, _NULL)
         return Drawn((odd, label, flag), key)
     outcome = "success" if success else "failure"
-    key = place_of(_known(label, QUERY_TYPES), outcome, QUERY_BUCKETS, value)
+    key = _place(_known(label, QUERY_TYPES), outcome, QUERY_BUCKETS, value)
     # Numbers in text are numbers, by the column's affinity.
     written = repr(value) if rng.random() < 0.01 else value
     return Drawn((written, label, success), key, value)
 
 
-def _lookup(rng: random.Random) -> Drawn:
+def _draw_lookup(rng: random.Random) -> Drawn:
     hit, value = int(rng.random() < 0.7), _value(rng, 1.2, RESPONSE_BUCKETS)
     cache_key = f"{rng.getrandbits(64):016x}"
     result = "hit" if hit else "miss"
     if rng.random() < 0.05:
         return Drawn((hit, cache_key, None), ("counted", "", result, NO_BUCKET))
     if rng.random() < ODD_SHARE:
-        odd, flag, key = _odd(rng, value, *_ODD_FLAGS)
+        odd, flag, key = _odd(rng, value, _ODD_FLAG)
         return Drawn((flag, cache_key, odd), key)
-    key = place_of("", result, RESPONSE_BUCKETS, value)
+    key = _place("", result, RESPONSE_BUCKETS, value)
     return Drawn((hit, cache_key, value), key, value)
 
 
-def _fact(rng: random.Random) -> Drawn:
+def _draw_fact(rng: random.Random) -> Drawn:
     statement = f"HasPart(Computer{rng.getrandbits(40)}, CPU)."
     value = _value(rng, 1.1, CONFIDENCE_BUCKETS)
     if rng.random() < ODD_SHARE:
         odd, _, key = _odd(rng, value)
         return Drawn((statement, odd), key)
-    key = place_of("", "", CONFIDENCE_BUCKETS, value)
-    return Drawn((statement, value), key, value)
+    return Drawn((statement, value), _place("", "", CONFIDENCE_BUCKETS, value), value)
 
 
-def _event(rng: random.Random) -> Drawn:
+def _draw_event(rng: random.Random) -> Drawn:
     operation = rng.choice(OPERATIONS) if rng.random() < 0.9 else rng.choice(_OTHERS)
     details = f"HasPart(Computer{rng.getrandbits(40)}, CPU)."
-    label = _known(operation, OPERATIONS)
-    return Drawn((operation or "", details), ("counted", label, "", ""))
+    key = ("counted", _known(operation, OPERATIONS), "", "")
+    return Drawn((operation or "", details), key)
 
 
 def _odd(
@@ -129,13 +132,10 @@ def _odd(
             return value, flag and f"{flag} {value}", ("rejected", reason)
         case "negative":
             return -value - 0.001, 1, ("rejected", reason)
-        case "not_a_number" if rng.random() < 0.5:
-            return rng.randbytes(8), 1, ("rejected", reason)
-        case "not_a_number":
-            return f"much {value}", 1, ("rejected", reason)
-    if rng.random() < 0.1:  # these rows are all alike: more could be mistaken
-        return math.inf, 1, ("rejected", "infinite")
-    return f"{value} s", 1, ("rejected", "not_a_number")
+        case "infinite" if rng.random() < 0.1:  # all alike: more could be mistaken
+            return math.inf, 1, ("rejected", reason)
+    odd = rng.choice((rng.randbytes(8), f"much {value}", f"{value} s"))
+    return odd, 1, ("rejected", "not_a_number")
 
 
 def _value(rng: random.Random, largest: float, buckets: tuple[float, ...]) -> float:
@@ -144,8 +144,7 @@ def _value(rng: random.Random, largest: float, buckets: tuple[float, ...]) -> fl
     return largest * rng.random() ** 3
 
 
-def place_of(label: str, outcome: str, buckets: tuple[float, ...], value: float) -> Key:
-    """Return what a row that counts becomes."""
+def _place(label: str, outcome: str, buckets: tuple[float, ...], value: float) -> Key:
     place = bisect_left(buckets, value)
     bound = buckets[place] if place < len(buckets) else math.inf
     return "counted", label, outcome, repr(bound)
@@ -176,11 +175,11 @@ def _series(labels: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, str]:
     return (_known(labels[1], known) if known else "", outcome)
 
 
-def _queries(samples: Samples) -> Tally:
+def _read_queries(samples: Samples) -> Tally:
     return _histogram(samples, "hakgal_query_duration_seconds", QUERY_TYPES)
 
 
-def _lookups(samples: Samples) -> Tally:
+def _read_lookups(samples: Samples) -> Tally:
     tally = _histogram(samples, "hakgal_cache_response_seconds")
     names = {"hit": "hakgal_cache_hits_total", "miss": "hakgal_cache_misses_total"}
     for result, name in names.items():
@@ -189,11 +188,11 @@ def _lookups(samples: Samples) -> Tally:
     return tally
 
 
-def _facts(samples: Samples) -> Tally:
+def _read_facts(samples: Samples) -> Tally:
     return _histogram(samples, "hakgal_fact_confidence")
 
 
-def _events(samples: Samples) -> Tally:
+def _read_events(samples: Samples) -> Tally:
     tally: Tally = {}
     for (operation,), number in samples["hakgal_audit_events_total"].items():
         key = ("counted", _known(operation, OPERATIONS), "", "")
@@ -202,38 +201,19 @@ def _events(samples: Samples) -> Tally:
 
 
 FACTS = Spec(
-    "facts",
-    "facts",
-    "INSERT INTO facts(timestamp, statement, confidence) VALUES (?, ?, ?)",
-    _fact,
-    _facts,
-    "hakgal_fact_confidence_count",
+    *("facts", "facts", ("statement", "confidence")),
+    *(_draw_fact, _read_facts, "hakgal_fact_confidence_count"),
     burns_ids=True,
 )
 AUDIT = Spec(
-    "audit_log",
-    "audit",
-    "INSERT INTO audit_log(timestamp, operation, details) VALUES (?, ?, ?)",
-    _event,
-    _events,
-    "hakgal_audit_events_total",
+    *("audit_log", "audit", ("operation", "details")),
+    *(_draw_event, _read_events, "hakgal_audit_events_total"),
 )
 QUERIES = Spec(
-    "query_times",
-    "queries",
-    "INSERT INTO query_times(timestamp, query_time, query_type, success)"
-    " VALUES (?, ?, ?, ?)",
-    _query,
-    _queries,
-    "hakgal_query_duration_seconds_count",
+    *("query_times", "queries", ("query_time", "query_type", "success")),
+    *(_draw_query, _read_queries, "hakgal_query_duration_seconds_count"),
 )
 CACHE = Spec(
-    "cache_events",
-    "cache",
-    "INSERT INTO cache_events(timestamp, hit, cache_key, response_time)"
-    " VALUES (?, ?, ?, ?)",
-    _lookup,
-    _lookups,
-    "hakgal_cache_response_seconds_count",
+    *("cache_events", "cache", ("hit", "cache_key", "response_time")),
+    *(_draw_lookup, _read_lookups, "hakgal_cache_response_seconds_count"),
 )
-SPECS = (FACTS, AUDIT, QUERIES, CACHE)

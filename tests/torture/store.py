@@ -1,4 +1,4 @@
-"""HAK/GAL's side of the fault test: one database, its writer and what befalls it.
+"""HAK/GAL's side: one database, its writer, and what may befall its file.
 
 Timestamps look as SQLite writes them but come from a clock of the test's own that
 stands still unless told, so that a seed gives the same rows and many share a second.
@@ -11,12 +11,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.faults.ledger import Ledger, Row
-from tests.faults.rows import Drawn, Spec
+from tests.torture.ledger import Ledger, Row
+from tests.torture.rows import Spec
 
 SIDE_FILES = ("-wal", "-shm", "-journal")
 FOLD_SECONDS = 2.0
@@ -32,15 +32,6 @@ class Clock:
         self.seconds += seconds
 
 
-@dataclass
-class TableModel:
-    """What the writer knows of a table; ``last`` is the last id given out."""
-
-    spec: Spec
-    ledger: Ledger
-    last: int = 0
-
-
 @dataclass(frozen=True)
 class Backup:
     """A copy of the database, all of it read, and each table's last id then."""
@@ -49,33 +40,23 @@ class Backup:
     last: dict[str, int]
 
 
+@dataclass
 class Store:
-    """One database."""
+    """One database; what its writer could not do because of others is ``harm``."""
 
-    def __init__(
-        self,
-        path: Path,
-        schema: str,
-        specs: tuple[Spec, ...],
-        rng: random.Random,
-        clock: Clock,
-    ) -> None:
-        self.path = path
-        self.rng = rng
-        self.clock = clock
-        self.mode = "wal"
-        self.tables = {
-            spec.name: TableModel(spec, Ledger(burns_ids=spec.burns_ids))
-            for spec in specs
-        }
-        self.harm: list[str] = []
-        self.slowest_seconds = 0.0
-        self.written = 0
-        self.discarded = 0
-        self.kept: list[Backup] = []  # made some rounds ago
-        self._schema = schema
-        self._db: sqlite3.Connection | None = None
-        self._copies = 0
+    path: Path
+    schema: str
+    specs: tuple[Spec, ...]
+    clock: Clock
+    rng: random.Random
+    mode: str = "wal"
+    harm: list[str] = field(default_factory=list)
+    kept: list[Backup] = field(default_factory=list)  # made some rounds ago
+    _db: sqlite3.Connection | None = None
+    _copies: int = 0
+
+    def __post_init__(self) -> None:
+        self.tables = {spec.name: Ledger(spec) for spec in self.specs}
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -83,7 +64,7 @@ class Store:
         if self._db is None:
             with self.unharmed("open"):
                 self._db = _connect(self.path, self.mode)
-                self._db.executescript(self._schema)
+                self._db.executescript(self.schema)
         assert self._db
         return self._db
 
@@ -92,15 +73,20 @@ class Store:
         """Whether the writer has the file open."""
         return self._db is not None
 
+    @property
+    def collectors(self) -> tuple[str, ...]:
+        """The exporter's collectors that read the file."""
+        return tuple(spec.collector for spec in self.specs)
+
+    def side(self, suffix: str) -> Path:
+        """Return the path of a side file."""
+        return self.path.with_name(self.path.name + suffix)
+
     def check_closed(self) -> None:
         """Note side files that somebody else has left while the writer was gone."""
-        left = [s for s in SIDE_FILES if self._side(s).exists()]
+        left = [suffix for suffix in SIDE_FILES if self.side(suffix).exists()]
         if left and not self.is_open:
-            self.harm.append(f"made beside {self.path.name}: {left}")
-
-    def connect(self) -> sqlite3.Connection:
-        """Return another connection to the file."""
-        return _connect(self.path)
+            self.harm.append(f"left beside {self.path.name}: {left}")
 
     def close(self) -> None:
         """Stop writing, in order: the last connection folds the log."""
@@ -108,12 +94,10 @@ class Store:
             self._db.close()
             self._db = None
         until = time.monotonic() + FOLD_SECONDS
-        while self._side("-wal").exists() and time.monotonic() < until:
+        while self.side("-wal").exists() and time.monotonic() < until:
             with self.unharmed("fold the log"), closing(_connect(self.path)) as db:
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        left = [s for s in SIDE_FILES if self._side(s).exists()]
-        if left:
-            self.harm.append(f"left beside {self.path.name}: {left}")
+        self.check_closed()
 
     def insert(
         self, name: str, count: int, *, commits: bool = True, age: int | None = 0
@@ -132,64 +116,51 @@ class Store:
             self.db.execute("COMMIT" if commits else "ROLLBACK")
             if commits:
                 ids = range(table.last + 1, table.last + count + 1)
-                self.commit(table, moment, dict(zip(ids, drawn, strict=True)))
-
-    def commit(
-        self, table: TableModel, moment: int | None, rows: dict[int, Drawn]
-    ) -> None:
-        """Enter rows that were committed, by id, in the ledger."""
-        table.last = max(table.last, *rows) if rows else table.last
-        self.written += len(rows)
-        added = [Row(moment, n, row.key, row.value) for n, row in rows.items()]
-        table.ledger.commit(added)
+                numbered = zip(ids, drawn, strict=True)
+                table.commit(
+                    [Row(moment, n, row.key, row.value) for n, row in numbered]
+                )
 
     def prune(self, name: str, upto: int) -> None:
         """Delete the oldest rows."""
         with self.unharmed("prune"):
             self.db.execute(f"DELETE FROM {name} WHERE id <= ?", (upto,))
-            self.tables[name].ledger.prune(lambda row: row.id <= upto)
+            self.tables[name].prune(lambda row: row.id <= upto)
 
     def clear(self, name: str) -> None:
         """Delete all rows, as SQLite does it best: without a look at any."""
         with self.unharmed("clear"):
             self.db.execute(f"DELETE FROM {name}")
-            self.tables[name].ledger.prune(lambda row: True)
+            self.tables[name].prune(lambda row: True)
 
     def delete(self, name: str, ids: set[int]) -> None:
         """Delete any rows."""
+        marks = ", ".join(map(str, ids))
         with self.unharmed("delete"):
-            self.db.execute("BEGIN IMMEDIATE")
-            statement = f"DELETE FROM {name} WHERE id = ?"
-            self.db.executemany(statement, [(n,) for n in ids])
-            self.db.execute("COMMIT")
-            self.tables[name].ledger.prune(lambda row: row.id in ids)
+            self.db.execute(f"DELETE FROM {name} WHERE id IN ({marks})")
+            self.tables[name].prune(lambda row: row.id in ids)
 
     def run(self, statement: str) -> None:
         """Execute a statement that changes no row that is counted."""
         with self.unharmed(statement):
             self.db.execute(statement).fetchall()
 
-    def value(self, query: str) -> int:
-        """Return the only value of a query."""
-        ((value,),) = self.db.execute(query).fetchall()
-        return int(value or 0)
-
     def recreate(self, name: str) -> None:
         """Drop a table, its sequence with it, and create it again."""
         with self.unharmed("recreate"):
             self.db.execute(f"DROP TABLE {name}")
-            self.db.executescript(self._schema)
-            self.swap(name, 0)
+            self.db.executescript(self.schema)
+            self.tables[name].swap(0)
 
     def replace(self, *, renamed: bool) -> None:
         """Put a new database in the file's place, at once or step by step."""
         self.close()
-        for name in self.tables:
-            self.swap(name, 0)
+        for table in self.tables.values():
+            table.swap(0)
         if renamed:
             new = self._copy_name()
             with closing(_connect(new, self.mode)) as db:
-                db.executescript(self._schema)
+                db.executescript(self.schema)
             os.replace(new, self.path)
         else:
             self.path.unlink()
@@ -225,44 +196,33 @@ class Store:
         shutil.copyfile(backup.path, copy)
         self.put(copy, same_inode=same_inode)
         for name, last in backup.last.items():
-            self.swap(name, last)
-
-    def swap(self, name: str, last: int) -> None:
-        """Note another table in one's place, with its last id."""
-        self.tables[name].last = last
-        self.discarded += self.tables[name].ledger.swap(last)
+            self.tables[name].swap(last)
 
     @contextmanager
     def unharmed(self, what: str) -> Iterator[None]:
         """Note when the writer cannot do what it would without the exporter."""
-        started = time.monotonic()
         try:
             yield
         except sqlite3.Error as error:
             self.harm.append(f"{what} in {self.path.name}: {error}")
             if self._db and self._db.in_transaction:
                 self._db.rollback()
-        self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - started)
 
     def _copy_name(self) -> Path:
         self._copies += 1
         return self.path.with_name(f"{self.path.stem}-copy-{self._copies}.db")
 
-    def _side(self, suffix: str) -> Path:
-        return self.path.with_name(self.path.name + suffix)
-
 
 def write_time(moment: int | None) -> str | None:
     """Return a time as SQLite writes it."""
-    return (
-        None
-        if moment is None
-        else f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S}"
-    )
+    if moment is None:
+        return None
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def _connect(path: Path, mode: str | None = None) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None)
+    # Another thread may write while this one attacks, never both at once.
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA synchronous = OFF")
     if mode:
         db.execute(f"PRAGMA journal_mode = {mode}").fetchall()
