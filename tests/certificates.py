@@ -8,23 +8,14 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
 HOUR = DAY / 24
 
-_SIGNS = x509.KeyUsage(
-    key_cert_sign=True,
-    crl_sign=True,
-    digital_signature=False,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    encipher_only=False,
-    decipher_only=False,
-)
+# Of nine uses, those of an authority: to sign certificates and lists of revoked ones.
+_SIGNS = x509.KeyUsage(*(use in (5, 6) for use in range(9)))
 
 
 class Authority:
@@ -49,7 +40,6 @@ class Authority:
         *names: x509.GeneralName,
         days: int = 10,
         passphrase: bytes | None = None,
-        raw_names: bytes = b"",
     ) -> tuple[Path, Path]:
         """Return the files of a new certificate and its key; 0 days have expired."""
         key = ec.generate_private_key(ec.SECP256R1())
@@ -59,10 +49,6 @@ class Authority:
         if names:
             names_ = x509.SubjectAlternativeName(names)
             builder = builder.add_extension(names_, critical=False)
-        if raw_names:
-            kind = ExtensionOID.SUBJECT_ALTERNATIVE_NAME
-            names_as_bytes = x509.UnrecognizedExtension(kind, raw_names)
-            builder = builder.add_extension(names_as_bytes, critical=False)
         signed = builder.sign(self._key, hashes.SHA256())
         certificate_file = self._folder / f"{name}.crt"
         key_file = self._folder / f"{name}.key"

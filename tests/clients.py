@@ -5,7 +5,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.core import Metric
@@ -15,7 +15,7 @@ from exporter.web import Server
 from exporter.web.access import Access
 from exporter.web.pages import Pages
 
-WAIT_SECONDS = 5.0  # nothing here takes that long unless it is broken
+WAIT_SECONDS = 30.0  # nothing here takes that long unless it is broken
 
 
 class Answer(NamedTuple):
@@ -120,15 +120,16 @@ class Client:
         self.socket.settimeout(within_seconds)
         try:
             return self.socket.recv(1) == b""
-        except (ConnectionError, ssl.SSLError):
-            return True
         except TimeoutError:
             return False
+        except (ConnectionError, ssl.SSLError):
+            return True
+        finally:
+            self.socket.settimeout(WAIT_SECONDS)
 
 
 def make_server(
     source: FakeSource,
-    *addresses: str,
     telemetry_path: str = "/metrics",
     max_requests: int = 40,
     access: Access | None = None,
@@ -136,30 +137,16 @@ def make_server(
 ) -> Server:
     """Return a server that listens; ``limits`` are attributes of it."""
     pages = Pages(cast(Exporter, source), telemetry_path, max_requests)
-    server = Server(pages, addresses or ["127.0.0.1:0"], access)
+    server = Server(pages, ["127.0.0.1:0"], access)
     for name, value in limits.items():
-        assert hasattr(server, name)
         setattr(server, name, value)
     return server
 
 
 @contextmanager
-def serving(
-    source: FakeSource,
-    *,
-    telemetry_path: str = "/metrics",
-    max_requests: int = 40,
-    access: Access | None = None,
-    **limits: float,
-) -> Iterator[tuple[str, int]]:
-    """Serve a source on a loopback port."""
-    server = make_server(
-        source,
-        telemetry_path=telemetry_path,
-        max_requests=max_requests,
-        access=access,
-        **limits,
-    )
+def serving(source: FakeSource, **options: Any) -> Iterator[tuple[str, int]]:
+    """Serve a source on a loopback port; ``options`` as of ``make_server``."""
+    server = make_server(source, **options)
     server.start()
     try:
         yield server.addresses[0]

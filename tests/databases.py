@@ -136,11 +136,6 @@ class Files:
         self.knowledge_base.close()
         self.performance.close()
 
-    def open(self) -> None:
-        """Open both again: HAK/GAL runs."""
-        self.knowledge_base.open()
-        self.performance.open()
-
     def add_query(
         self,
         query_time: object = 0.05,
@@ -149,13 +144,8 @@ class Files:
         **columns: object,
     ) -> int:
         """Add a row to ``query_times``; ``timestamp=…`` instead of now."""
-        return self.performance.insert(
-            "query_times",
-            query_time=query_time,
-            query_type=query_type,
-            success=success,
-            **columns,
-        )
+        named = {"query_type": query_type, "success": success} | columns
+        return self.performance.insert("query_times", query_time=query_time, **named)
 
     def add_cache(
         self, hit: object = 1, response_time: object = 0.002, **columns: object
@@ -213,11 +203,6 @@ class App:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-    @property
-    def pid(self) -> int:
-        """Return the number of its process."""
-        return self._process.pid
 
     def run(self, sql: str) -> list[Any]:
         """Execute one statement there and return its rows.

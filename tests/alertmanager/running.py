@@ -4,15 +4,14 @@ import json
 import re
 import shutil
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from tests.alertmanager.sinks import WAIT_SECONDS
 from tests.servers import (
     HTTP,
     ROOT,
@@ -28,29 +27,24 @@ FOLDER = ROOT / "alertmanager"
 DEFAULT = FOLDER / "alertmanager.yml"
 PRODUCTION = FOLDER / "alertmanager.production.yml"
 CONFIGS = (DEFAULT, PRODUCTION)
-WAIT_SECONDS = 20.0  # nothing here takes that long unless it is broken
+JSON = {"Content-Type": "application/json"}
 
 Labels = dict[str, str]
 
 
-@dataclass(frozen=True)
-class Alertmanager:
+class Alertmanager(NamedTuple):
     """A running Alertmanager."""
 
     url: str
 
     def post(
-        self,
-        labels: Mapping[str, str],
-        *,
-        summary: str = "",
-        resolved: bool = False,
+        self, labels: Labels, *, summary: str = "", resolved: bool = False
     ) -> None:
         """Tell it that an alert fires, or that it does no longer."""
         now = datetime.now(UTC)
         end = now if resolved else now + timedelta(hours=1)
         alert = {
-            "labels": dict(labels),
+            "labels": labels,
             "annotations": {"summary": summary} if summary else {},
             "startsAt": (now - timedelta(minutes=1)).isoformat(),
             "endsAt": end.isoformat(),
@@ -60,20 +54,17 @@ class Alertmanager:
     def alerts(self) -> list[dict[str, Any]]:
         """Return all alerts that it knows, with their status."""
         with HTTP.open(f"{self.url}/api/v2/alerts") as answer:
-            alerts: list[dict[str, Any]] = json.load(answer)
-        return alerts
+            return list(json.load(answer))
 
 
 def post_json(url: str, content: object) -> int:
     """POST and return the status of the answer."""
-    headers = {"Content-Type": "application/json"}
-    body = json.dumps(content).encode()
-    return post(url, body, headers)
+    return post(url, json.dumps(content).encode(), JSON)
 
 
-def post(url: str, body: bytes, headers: Mapping[str, str]) -> int:
+def post(url: str, body: bytes, headers: dict[str, str]) -> int:
     """POST bytes and return the status of the answer."""
-    request = urllib.request.Request(url, body, dict(headers))
+    request = urllib.request.Request(url, body, headers)
     try:
         with HTTP.open(request, timeout=WAIT_SECONDS) as answer:
             return int(answer.status)
@@ -111,10 +102,8 @@ def adapt(config: Path, folder: Path, replaced: Mapping[str, str]) -> Path:
     for old, new in replaced.items():
         assert old in text, old
         text = text.replace(old, new)
-    for name, seconds in (("wait", "0s"), ("interval", "1s")):
-        text = re.sub(
-            rf"\bgroup_{name}: \w+$", f"group_{name}: {seconds}", text, flags=re.M
-        )
+    text = re.sub(r"(?m)\bgroup_wait: \w+$", "group_wait: 0s", text)
+    text = re.sub(r"(?m)\bgroup_interval: \w+$", "group_interval: 1s", text)
     # In the same relation to group_interval as in the shipped file.
     text = text.replace("repeat_interval: 50s", "repeat_interval: 2500ms")
     adapted = copy / config.name
@@ -122,8 +111,7 @@ def adapt(config: Path, folder: Path, replaced: Mapping[str, str]) -> Path:
     return adapted
 
 
-@dataclass(frozen=True)
-class RunningInbox:
+class RunningInbox(NamedTuple):
     """A running alertmanager/inbox.py."""
 
     url: str
@@ -131,16 +119,7 @@ class RunningInbox:
 
     def page(self) -> str:
         with HTTP.open(self.url) as answer:
-            page: str = answer.read().decode()
-        return page
-
-    def wait_for(self, text: str) -> str:
-        """Return the page as soon as it contains the text."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while text not in (page := self.page()):
-            assert time.monotonic() < deadline, f"no {text!r} in {page}"
-            time.sleep(0.05)
-        return page
+            return str(answer.read().decode())
 
 
 def start_inbox(processes: Processes) -> RunningInbox:

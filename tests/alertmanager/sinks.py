@@ -11,6 +11,15 @@ from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple, TypeVar
 
+from tests.servers import wait_until
+
+WAIT_SECONDS = 20.0  # nothing here takes that long unless it is broken
+ANSWERS = {
+    "EHLO": b"250-sink\r\n250 AUTH PLAIN\r\n",
+    "AUTH": b"235 welcome\r\n",
+    "DATA": b"354 go on\r\n",
+    "QUIT": b"221 bye\r\n",
+}
 Server = TypeVar("Server", bound=socketserver.TCPServer)
 
 
@@ -28,9 +37,15 @@ class HttpSink(ThreadingHTTPServer):
     def __init__(self) -> None:
         self.posts: list[Post] = []
         super().__init__(("127.0.0.1", 0), _HttpHandler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/"
 
-    def find(self, path: str) -> list[Post]:
-        return [post for post in self.posts if post.path == path]
+    @property
+    def text(self) -> str:
+        """Return the bodies of all that arrived."""
+        return "".join(post.body.decode() for post in self.posts)
+
+    def wait_for(self, text: str) -> None:
+        wait_until(lambda: text in self.text, WAIT_SECONDS)
 
 
 class _HttpHandler(BaseHTTPRequestHandler):
@@ -71,43 +86,28 @@ class _SmtpHandler(socketserver.StreamRequestHandler):
     server: SmtpSink
 
     def handle(self) -> None:
-        user = password = recipient = ""
-        self._say("220 sink")
+        said = {"AUTH": "AUTH PLAIN AAA="}  # nobody
+        self.wfile.write(b"220 sink\r\n")
         while line := self.rfile.readline().decode().rstrip("\r\n"):
-            match line.split(" ", 1)[0].upper():
-                case "EHLO":
-                    self._say("250-sink\r\n250 AUTH PLAIN")
-                case "AUTH":
-                    _, user, password = (
-                        base64.b64decode(line.split()[2]).decode().split("\0")
-                    )
-                    self._say("235 welcome")
-                case "RCPT":
-                    recipient = line.partition("<")[2].partition(">")[0]
-                    self._say("250 ok")
-                case "DATA":
-                    self._say("354 go on")
-                    message = BytesParser(EmailMessage, policy=default).parsebytes(
-                        self._read_data()
-                    )
-                    mail = Mail(user, password, recipient, message)
-                    self.server.mails.append(mail)
-                    self._say("250 taken")
-                case "QUIT":
-                    return self._say("221 bye")
-                case _:
-                    self._say("250 ok")
+            verb = line.split()[0].upper()
+            said[verb] = line
+            self.wfile.write(ANSWERS.get(verb, b"250 ok\r\n"))
+            if verb == "DATA":
+                self._take(said)
+            elif verb == "QUIT":
+                return
 
-    def _say(self, line: str) -> None:
-        self.wfile.write(f"{line}\r\n".encode())
-
-    def _read_data(self) -> bytes:
-        lines = []
-        while (line := self.rfile.readline()) != b".\r\n":
-            if not line:
-                raise ConnectionError("the client was gone in the middle of a mail")
-            lines.append(line.removeprefix(b"."))
-        return b"".join(lines)
+    def _take(self, said: dict[str, str]) -> None:
+        data = b""
+        while (line := self.rfile.readline()) not in (b"", b".\r\n"):
+            data += line.removeprefix(b".")
+        _, user, password = (
+            base64.b64decode(said["AUTH"].split()[2]).decode().split("\0")
+        )
+        recipient = said["RCPT"].partition("<")[2].partition(">")[0]
+        message = BytesParser(EmailMessage, policy=default).parsebytes(data)
+        self.server.mails.append(Mail(user, password, recipient, message))
+        self.wfile.write(b"250 taken\r\n")
 
 
 @contextmanager

@@ -1,16 +1,12 @@
 """What the monitor that was replaced wrote: nine rows a collection, in this order."""
 
-import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 from exporter.recorder import PERFORMANCE_SCHEMA
+from tests.databases import File
 
-_INSERT = (
-    "INSERT INTO performance_metrics(metric_name, metric_value, timestamp)"
-    " VALUES (?, ?, datetime(?, 'unixepoch'))"
-)
 Collection = tuple[int, dict[str, float]]  # a moment, and what was measured
 
 
@@ -34,7 +30,9 @@ def collections(end: int, seconds: int) -> Iterator[Collection]:
 
 def write_history(path: Path, found: Iterable[Collection]) -> None:
     """Write collections into a performance database."""
-    rows = ((*item, moment) for moment, values in found for item in values.items())
-    with closing(sqlite3.connect(path)) as db, db:
-        db.executescript(PERFORMANCE_SCHEMA)
-        db.executemany(_INSERT, rows)
+    columns = "metric_name, metric_value, timestamp"
+    values = "VALUES (?, ?, datetime(?, 'unixepoch'))"
+    rows = ((*item, moment) for moment, metrics in found for item in metrics.items())
+    with closing(File(path, PERFORMANCE_SCHEMA)) as file, file.db as db:
+        db.execute("BEGIN")
+        db.executemany(f"INSERT INTO performance_metrics({columns}) {values}", rows)

@@ -12,12 +12,12 @@ import pytest
 
 from exporter.database import Database
 from exporter.database.file import DatabaseFile
-from exporter.database.schema import Layout, Schema
 from exporter.errors import DatabaseError
 from tests.databases import App, Files
 
 COUNT = "SELECT COUNT(*) FROM query_times"
 INSERT = "INSERT INTO query_times (query_time) VALUES (0.05)"
+SECONDS = 20.0  # far more than a read takes
 
 
 def make(folder: Path, journal_mode: str = "wal") -> Path:
@@ -31,7 +31,7 @@ def make(folder: Path, journal_mode: str = "wal") -> Path:
 def read(
     path: Path,
     sql: str = COUNT,
-    seconds: float = 5.0,
+    seconds: float = SECONDS,
     work: Callable[[sqlite3.Connection, DatabaseFile], Any] | None = None,
 ) -> Any:
     """Return the only value of a query, or what ``work`` returns."""
@@ -48,17 +48,11 @@ def read_file(path: Path) -> DatabaseFile:
     return file
 
 
-def refusal(path: Path, seconds: float = 1.0) -> str:
-    """Return why a file is not read."""
+def refusal(path: Path) -> str:
+    """Return why a file is not read within a second."""
     with pytest.raises(DatabaseError) as caught:
-        read(path, seconds=seconds)
+        read(path, seconds=1.0)
     return str(caught.value)
-
-
-def find_layout(db: sqlite3.Connection, *names: str) -> Layout | None:
-    """Return how the table with one of these names looks."""
-    schema = Schema(names)
-    return schema.find(db, names)
 
 
 def traces(folder: Path) -> dict[str, tuple[int, ...]]:

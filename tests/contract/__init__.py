@@ -1,0 +1,1 @@
+"""What users, rules and dashboards may rely on: names, values, whole pages."""

@@ -1,0 +1,1 @@
+"""What the documents say: it is so, and it works."""

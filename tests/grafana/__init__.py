@@ -1,0 +1,1 @@
+"""The dashboards that are shipped, as files and asked of real servers."""

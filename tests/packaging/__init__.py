@@ -1,0 +1,1 @@
+"""What is installed: wheel, source distribution, systemd unit."""
