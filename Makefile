@@ -3,7 +3,7 @@
 # Each makes what it needs first: .venv (again when pyproject.toml changes) and,
 # for the tests, the real servers. Both stay inside the checkout.
 #   make test PYTHON=python3.13      another interpreter
-#   make test ARGS='-k tail -x'      arguments for pytest, or for the demo
+#   make test ARGS='-k fold -x'      arguments for pytest, or for the demo
 #   make test ARGS='-n 0 --pdb'      one test at a time
 #   make torture SHARE=0.1           fewer tries; ARGS='--only history' fewer scenes
 #   make bench SIZES=10k,1M          fewer rows; ARGS='--only rhythm' fewer figures

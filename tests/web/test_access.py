@@ -274,6 +274,18 @@ def test_page_comes_through_tls(web: Web, version: ssl.TLSVersion) -> None:
         assert not (client.socket.session and client.socket.session.has_ticket)
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion")
+def test_versions_below_tls_1_2_are_refused(web: Web) -> None:
+    old = web.trusting(highest=ssl.TLSVersion.TLSv1_1)
+    old.minimum_version = ssl.TLSVersion.TLSv1
+    old.set_ciphers("DEFAULT@SECLEVEL=0")  # or the client would not even ask
+    with (
+        serving(FakeSource(), access=Access(web.write(TLS))) as address,
+        pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"),
+    ):
+        attempt(address, old)
+
+
 def test_what_is_not_tls_is_cut_off_without_an_answer(web: Web) -> None:
     access = Access(web.write(TLS))
     with serving(FakeSource(), access=access, idle_seconds=1.0) as address:
