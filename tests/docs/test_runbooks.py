@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 import subprocess
+from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -184,9 +185,10 @@ def test_statements_find_each_rejected_row(tmp_path: Path) -> None:
         of = {"KB": files.knowledge_base, "PERF": files.performance}
         files.add_cache(response_time=None)
         adding = files.add_query, files.add_cache, files.add_fact
-        for add, columns, (database, sql) in zip(
-            adding, BAD.values(), found, strict=True
-        ):
+        assert len(found) == len(BAD)
+        for n, (database, sql) in enumerate(found):
+            add: Callable[..., int] = adding[n]
+            columns = [*BAD.values()][n]
             add()
             bad = {
                 add(**{c: value}) for c, values in columns.items() for value in values
