@@ -1,1 +1,1 @@
-"""The commands but for the main one, and what they are made for."""
+"""The commands as they are called: what they do, print, log and refuse."""

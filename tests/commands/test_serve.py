@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,8 @@ def test_signal_stops_it_and_nothing_is_lost_or_counted_twice(
         command.process.send_signal(stop_signal)
         assert command.process.wait(WAIT_SECONDS) == 0
         assert command.output.splitlines()[-1].endswith("msg=stopped")
+        with Files(folder) as files:
+            files.performance.prune("cache_events")
         command.start().wait_until_ready()
         assert command.page()(HITS) == hits
         command.stop()
@@ -63,6 +66,14 @@ def test_stray_signals_end_nothing(command: Command) -> None:
         command.process.send_signal(stray)
     assert command.get("/-/healthy").status == 200
     assert command.stop() == 0
+
+
+def test_signals_without_end_stop_it_in_order(command: Command) -> None:
+    command.start()
+    while command.process.poll() is None:
+        command.process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    assert command.process.returncode == 0
 
 
 def test_terminal_that_hangs_up_stops_it_in_order(folder: Path, free_port: int) -> None:
