@@ -115,7 +115,7 @@ def _sources(
             outside.append(Given(one, text, f"flag --{one.name}"))
     files = [one.text.strip() for one in outside if one.setting.name == "config.file"]
     if files and files[-1]:
-        yield from _from_file(Path(files[-1]).expanduser(), problems)
+        yield from _from_file(Path(os.path.expanduser(files[-1])), problems)
     yield from outside
 
 

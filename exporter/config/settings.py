@@ -10,15 +10,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 COLLECTORS = ("facts", "audit", "queries", "cache", "storage", "system")
-
 _ON, _OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Split a listen address; ``:8000`` has the host ``""``, which means all.
-
-    Raises ValueError if it is none, or if the port is above 65535.
-    """
+    """Split a listen address, ``""`` is all hosts; ValueError if it is none."""
     parts = urlsplit(f"//{text}")
     if parts.port is None or parts.netloc != text or "@" in text:
         raise ValueError
@@ -26,7 +22,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def _path(text: str) -> Path | None:
-    return None if text in ("", "none") else Path(text).expanduser()
+    return Path(text).expanduser() if text else None
 
 
 def _addresses(text: str) -> tuple[str, ...]:
@@ -51,7 +47,9 @@ class Kind(NamedTuple):
 
 
 _FILE = Kind("FILE", "a path, or empty text for none", r"[^\0]*", _path)
-_DATABASE = Kind("FILE", "a path, or none", r"[^\0]+", _path)
+_DATABASE = Kind(
+    "FILE", "a path, or none", r"[^\0]+", lambda t: _path(t) if t != "none" else None
+)
 _NUMBER = Kind("N", "a whole number", "[0-9]{1,9}", int)
 _LEVEL = Kind("LEVEL", "debug, info, warn or error", "debug|info|warn|error", str.lower)
 _FORMAT = Kind("FORMAT", "logfmt or json", "logfmt|json", str.lower)

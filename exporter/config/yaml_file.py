@@ -13,12 +13,13 @@ class _Texts(yaml.SafeLoader):
     """Takes every scalar but null as the text that stands there, and no key twice."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        made = super().construct_mapping(node, deep=True)
         keys = [key.value for key, _ in node.value]
         for key, _ in node.value:
             if keys.count(key.value) > 1:
                 problem = f"found {key.value!r} twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep=True)
+        return made
 
 
 for _tag in ("bool", "int", "float", "timestamp"):
@@ -32,9 +33,10 @@ def read_yaml(path: Path) -> dict[tuple[str, ...], Any]:
         ConfigError: not to be read, not YAML, or not a mapping.
     """
     try:
-        return dict(_flat(yaml.load(path.read_bytes(), _Texts) or {}, ()))
-    except AttributeError:
-        place, got = str(path), "no mapping"
+        tree = yaml.load(path.read_bytes(), _Texts) or {}
+        if not isinstance(tree, dict):
+            raise yaml.YAMLError("no mapping")
+        return dict(_flat(tree, ()))
     except (OSError, yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -46,6 +48,6 @@ def read_yaml(path: Path) -> dict[tuple[str, ...], Any]:
 def _flat(tree: Any, keys: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            yield from _flat(value, (*keys, key))
+            yield from _flat(value, (*keys, str(key)))
         else:
-            yield (*keys, key), value
+            yield (*keys, str(key)), value

@@ -127,6 +127,8 @@ def test_wrong_value_is_refused_with_its_place(name: str) -> None:
         ("web.listen-address: []", ": web.listen-address: got '', want :PORT"),
         ("web: 5", ": web: got an unknown key, want a setting, such as web."),
         ("database_path: p.db", ": got the old monitor's file; see docs/migration.md"),
+        ("~: 5", ": None: got an unknown key, want a setting, such as "),
+        ("web: !!map 5", ":1: expected a mapping node, but found scalar, want a YAML"),
         ("- web", ": no mapping, want a YAML file that can be read"),
         ("a: 1\nweb: {b: 2,\n c: 3, b: 4}", ":2: found 'b' twice, want a YAML"),
         ("log: &log\n  level: *log", ":1: found unconstructable recursive node, want"),
@@ -143,6 +145,15 @@ def test_file_is_refused_with_the_place(
 def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     reason = "Is a directory, want a YAML file that can be read"
     assert problems(f"--config.file={tmp_path}") == [f"{tmp_path}: {reason}"]
+    nobody = "~nobody-of-this-name/x.yml"
+    reason = "No such file or directory, want a YAML file that can be read"
+    refusal = f"flag --config.file: got {nobody!r}, want {WANTED['config.file']}"
+    assert problems(f"--config.file={nobody}") == [f"{nobody}: {reason}", refusal]
+
+
+def test_none_is_a_name_but_for_databases() -> None:
+    config = configure("--web.config.file=none", "--state.file=none")
+    assert (config.web_config_file, config.state_file) == (Path("none"), Path("none"))
 
 
 def test_none_for_both_databases_is_refused() -> None:
