@@ -10,36 +10,25 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import yaml
 
 from exporter.config.settings import COLLECTORS, ROWS, SETTINGS, Config, Setting
 from exporter.errors import ConfigError
 
-__all__ = ["COLLECTORS", "SETTINGS", "Config", "add_flags", "load", "unknown_variables"]
+__all__ = ["COLLECTORS", "SETTINGS", "Config", "add_flags", "load", "read_yaml"]
 
 # Variables of two commands, and of Kubernetes for a service of this name.
-_OTHER_VARIABLES = re.compile(
-    r"HAKGAL_((DEMO|BACKFILL)_\w+|(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT(_[0-9]\w+)?))"
-)
+_OTHERS = re.compile(r"HAKGAL_((DEMO|BACKFILL)_|(\w+_)?(SERVICE_|PORT($|_\d)))")
 # Of the old monitor's config.json, and of no other program's file.
 _OLD_KEYS = {"database_path", "monitoring_interval", "alert_thresholds", "flask"}
 
 
-class Given(NamedTuple):
-    """A value as somebody wrote it, and where: the start of an error message."""
-
-    setting: Setting
-    text: str
-    where: str
-
-
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each setting."""
-    group = parser.add_argument_group(
-        "settings",
-        "Each is also an environment variable (HAKGAL_WEB_MAX_REQUESTS)\nand, but for"
-        " config.file, a key of that file (web.max-requests).",
-    )
+    twins = "Each is also a variable (HAKGAL_LOG_LEVEL) and a YAML key (log.level)."
+    group = parser.add_argument_group("settings", twins)
     for setting in SETTINGS:
         options: dict[str, Any] = {"metavar": setting.kind.metavar}
         if setting.name.startswith("collector."):
@@ -67,7 +56,7 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str]) -> Config:
             if not re.fullmatch(setting.kind.pattern, text.strip(), re.IGNORECASE):
                 raise ValueError
             values[setting.name] = setting.kind.read(text.strip())
-        except (ValueError, RuntimeError):  # no user whose home it would be
+        except ValueError:
             problems.append(f"{where}: got {text!r}, want {setting.kind.wanted}")
     if problems:
         raise ConfigError(problems)
@@ -78,8 +67,7 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str]) -> Config:
         raise ConfigError(["database: got none for both, want at least one"])
     paths = map(os.path.realpath, config.databases.values())
     if config.state_file and os.path.realpath(config.state_file) in paths:
-        problem = f"got {str(config.state_file)!r}, a database, want a file of its own"
-        raise ConfigError([f"state.file: {problem}"])
+        raise ConfigError([f"state.file: {config.state_file} is a database"])
     return config
 
 
@@ -87,60 +75,76 @@ def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
     """Return variables that look like settings and are none, with what may be meant."""
     known = [setting.environment for setting in SETTINGS]
     return {
-        name: _nearest(name, known)
+        name: difflib.get_close_matches(name, known, 1, cutoff=0.0)[0]
         for name in sorted({*environment}.difference(known))
-        if name.startswith("HAKGAL_") and not _OTHER_VARIABLES.fullmatch(name)
+        if name.startswith("HAKGAL_") and not _OTHERS.match(name)
     }
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.0)))
 
 
 def _sources(
     flags: argparse.Namespace, environment: Mapping[str, str], problems: list[str]
-) -> Iterator[Given]:
-    """Yield every value that is given; a later one wins."""
+) -> Iterator[tuple[Setting, str, str]]:
+    """Yield what is given, as a setting, a text and its place; a later one wins."""
     outside = []
     for one in SETTINGS:
-        yield Given(one, one.default, f"default of {one.name}")
-        text = environment.get(one.environment, "").strip()
-        # Empty means not given, but for the state file: there it means none.
-        if text or (one.environment in environment and one.name == "state.file"):
-            outside.append(Given(one, text, f"environment variable {one.environment}"))
-    for one in SETTINGS:
+        yield one, one.default, f"default of {one.name}"
+        if text := environment.get(one.environment, "").strip():
+            outside.append((one, text, f"environment variable {one.environment}"))
         value = getattr(flags, one.name, None)
         if value is not None:
             text = " ".join(value) if isinstance(value, list) else str(value)
-            outside.append(Given(one, text, f"flag --{one.name}"))
-    files = [one.text.strip() for one in outside if one.setting.name == "config.file"]
+            outside.append((one, text, f"flag --{one.name}"))
+    files = [text.strip() for one, text, _ in outside if one.name == "config.file"]
     if files and files[-1]:
-        yield from _from_file(Path(os.path.expanduser(files[-1])), problems)
+        try:
+            yield from _from_file(Path(os.path.expanduser(files[-1])))
+        except ConfigError as error:
+            problems += error.problems
     yield from outside
 
 
-def _from_file(path: Path, problems: list[str]) -> Iterator[Given]:
-    # Not at the top: without a file, the YAML library's memory and time are saved.
-    from exporter.config.yaml_file import read_yaml
-
+def _from_file(path: Path) -> Iterator[tuple[Setting, str, str]]:
     known = {one.name: one for one in SETTINGS if one.name != "config.file"}
-    try:
-        values = {".".join(keys): value for keys, value in read_yaml(path).items()}
-    except ConfigError as error:
-        problems += error.problems
-        return
+    values = {".".join(keys): value for keys, value in read_yaml(path).items()}
     if _OLD_KEYS.intersection(values):
-        problems.append(f"{path}: got the old monitor's file; see docs/migration.md")
-        return
+        raise ConfigError([f"{path}: the old monitor's file; see docs/migration.md"])
+    problems = []
     for name, value in values.items():
-        setting, place = known.get(name), f"{path}: {name}"
-        is_list = setting and setting.kind.is_list and isinstance(value, list)
-        text = " ".join(map(str, value)) if is_list else value
-        if setting and isinstance(text, str):
-            yield Given(setting, text, place)
-        elif setting:
-            got = "a list" if text else "nothing"
-            problems.append(f"{place}: got {got}, want {setting.kind.wanted}")
+        if setting := known.get(name):
+            text = value if isinstance(value, str) else " ".join(map(str, value))
+            yield setting, text, f"{path}: {name}"
         elif value or not any(one.startswith(f"{name}.") for one in known):
-            wanted = f"a setting, such as {_nearest(name, known)}"
-            problems.append(f"{place}: got an unknown key, want {wanted}")
+            (nearest,) = difflib.get_close_matches(name, known, 1, cutoff=0.0)
+            problems.append(f"{path}: {name} is no setting; {nearest} is one")
+    raise ConfigError(problems)
+
+
+class _Texts(yaml.BaseLoader):
+    """Takes every scalar as the text that stands there, and no key twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        made: dict[Any, Any] = super().construct_mapping(node, deep=True)
+        if len(made) < len(node.value):
+            raise yaml.MarkedYAMLError("found a key twice", node.start_mark)
+        return made
+
+
+def read_yaml(path: Path) -> dict[tuple[str, ...], Any]:
+    """Return texts, lists and {} by their keys; ConfigError if it is no mapping."""
+    try:
+        with path.open("rb") as file:
+            tree = yaml.load(file, _Texts) or {}
+        if isinstance(tree, dict):
+            return dict(_flat(tree, ()))
+        reason = "no mapping"
+    except (OSError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+    raise ConfigError([f"{path}: {reason}, want a YAML file that can be read"])
+
+
+def _flat(tree: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, (*above, str(key)))
+        else:
+            yield (*above, str(key)), value

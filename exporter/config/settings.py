@@ -1,6 +1,7 @@
 """The table of settings: it gives flags, variables, keys, checks and documentation."""
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -16,13 +17,13 @@ _ON, _OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 def parse_address(text: str) -> tuple[str, int]:
     """Split a listen address, ``""`` is all hosts; ValueError if it is none."""
     parts = urlsplit(f"//{text}")
-    if parts.port is None or parts.netloc != text or "@" in text:
+    if parts.port is None:
         raise ValueError
     return parts.hostname or "", parts.port
 
 
 def _path(text: str) -> Path | None:
-    return Path(text).expanduser() if text else None
+    return Path(os.path.expanduser(text)) if text else None
 
 
 def _addresses(text: str) -> tuple[str, ...]:
@@ -55,11 +56,11 @@ _LEVEL = Kind("LEVEL", "debug, info, warn or error", "debug|info|warn|error", st
 _FORMAT = Kind("FORMAT", "logfmt or json", "logfmt|json", str.lower)
 _SWITCH = Kind("", "true or false", "|".join(_ON + _OFF), lambda t: t.lower() in _ON)
 _URL_PATH = Kind(
-    "PATH",
-    "/ and then letters, digits or any of /._~-, but not /-/healthy or /-/ready",
-    "(?!/-/(healthy|ready)$)/[A-Za-z0-9/._~-]*",
+    "PATH", "a path such as /metrics", "(?!/-/(healthy|ready)$)/[A-Za-z0-9/._~-]*"
 )
-_ADDRESSES = Kind("ADDRESS", ":PORT, HOST:PORT or [IPV6]:PORT", ".+", _addresses, True)
+_ADDRESSES = Kind(
+    "ADDRESS", ":PORT, HOST:PORT or [IPV6]:PORT", r"[\w:.,\s\[\]-]+", _addresses, True
+)
 _BUCKETS = Kind("SECONDS", "rising numbers above 0", ".+", _buckets, True)
 
 
@@ -77,7 +78,7 @@ class Setting(NamedTuple):
         return "HAKGAL_" + re.sub("[.-]", "_", self.name).upper()
 
 
-def _setting(*row: Any) -> Any:
+def _row(*row: Any) -> Any:
     return field(metadata={"setting": Setting(*row)})
 
 
@@ -85,51 +86,50 @@ def _setting(*row: Any) -> Any:
 class Config:
     """Everything that the exporter can be told, checked."""
 
-    knowledge_base: Path | None = _setting(
+    knowledge_base: Path | None = _row(
         "database.knowledge-base",
         "data/hexagonal_kb.db",
         _DATABASE,
         "Read facts and audit log from this database; none if there is no such file.",
     )
-    performance: Path | None = _setting(
+    performance: Path | None = _row(
         "database.performance",
         "data/hakgal_performance.db",
         _DATABASE,
         "Read queries and cache events from this one; none if there is no such file.",
     )
-    state_file: Path | None = _setting(
+    state_file: Path | None = _row(
         "state.file",
         "data/exporter-state.json",
         _FILE,
         "Keep the checkpoint in this file; empty text switches it off.",
     )
-    listen_addresses: tuple[str, ...] = _setting(
+    listen_addresses: tuple[str, ...] = _row(
         "web.listen-address", ":8000", _ADDRESSES, "Serve on this address; repeatable."
     )
-    telemetry_path: str = _setting(
+    telemetry_path: str = _row(
         "web.telemetry-path", "/metrics", _URL_PATH, "Serve metrics under this path."
     )
-    web_config_file: Path | None = _setting(
+    web_config_file: Path | None = _row(
         "web.config.file", "", _FILE, "Read TLS, users and headers from this file."
     )
-    max_requests: int = _setting(
+    max_requests: int = _row(
         "web.max-requests", "40", _NUMBER, "Limit scrapes at a time; 0 means no limit."
     )
-    query_buckets: tuple[float, ...] = _setting(
+    query_buckets: tuple[float, ...] = _row(
         "query.buckets",
         "0.005 0.01 0.025 0.05 0.075 0.1 0.15 0.2 0.3 0.5 1 2.5 5 10",
         _BUCKETS,
         "Bound latency buckets at these seconds; include every latency threshold.",
     )
-    label_limit: int = _setting(
-        "label.limit", "100", _NUMBER, "Keep so many label values; the rest is other."
+    label_limit: int = _row(
+        "label.limit",
+        "100",
+        _NUMBER,
+        "Keep this many values a label; the rest is other.",
     )
-    log_level: str = _setting(
-        "log.level", "info", _LEVEL, "Log this level and what is more severe."
-    )
-    log_format: str = _setting(
-        "log.format", "logfmt", _FORMAT, "Write log lines in this format."
-    )
+    log_level: str = _row("log.level", "info", _LEVEL, "Log this level and above.")
+    log_format: str = _row("log.format", "logfmt", _FORMAT, "Log in this format.")
     collectors: frozenset[str] = frozenset(COLLECTORS)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from exporter.config.yaml_file import read_yaml
+from exporter.config import read_yaml
 from exporter.errors import ConfigError
 
 _TLS, _USERS = "tls_server_config.", "basic_auth_users."
@@ -102,7 +102,7 @@ def _problem(keys: tuple[str, ...], value: object) -> str | None:
         is_right = re.fullmatch(pattern, text)
         return None if is_right else f"{name}: got {value!r}, want {wanted}"
     known = (*_PATTERNS, _USERS)
-    if value in (None, {}) and any(one.startswith(f"{name}.") for one in known):
+    if value in ("", {}) and any(one.startswith(f"{name}.") for one in known):
         return None
     return f"{name}: got an unknown key, want one of {', '.join(known)}NAME"
 

@@ -39,17 +39,17 @@ def test_unknown_and_shortened_flags_are_refused(command: str) -> None:
 @pytest.mark.parametrize("command", ["", "demo", "check", "backfill", "healthcheck"])
 def test_each_mistake_in_the_settings_is_one_line(command: str, tmp_path: Path) -> None:
     file = tmp_path / "exporter.yml"
-    file.write_text("web.max-request: 3\nlabel.limit: many\n")
+    file.write_text("label.limits: 3\nlabel.limit: many\n")
     flags = [f"--config.file={file}", "--log.level=loud"]
 
     done = run(*command.split(), *flags, HAKGAL_LOG_FORMAT="xml")
 
     assert (done.returncode, done.stdout) == (2, "")
     assert [line.partition(", want ")[0] for line in done.stderr.splitlines()] == [
-        f"hakgal-exporter: {file}: web.max-request: got an unknown key",
         f"hakgal-exporter: {file}: label.limit: got 'many'",
-        "hakgal-exporter: environment variable HAKGAL_LOG_FORMAT: got 'xml'",
+        f"hakgal-exporter: {file}: label.limits is no setting; label.limit is one",
         "hakgal-exporter: flag --log.level: got 'loud'",
+        "hakgal-exporter: environment variable HAKGAL_LOG_FORMAT: got 'xml'",
     ]
 
 

@@ -34,8 +34,8 @@ VALUES: dict[str, tuple[str, str, Any]] = {
 }
 REFUSED = {
     "database.knowledge-base": ("a\0b", ""),
-    "state.file": ("\0", "~nobody-of-this-name/x"),
-    "web.listen-address": ("8000", "host", ":65536", "http://x:1", "x:1/y", "me@x:1"),
+    "state.file": ("\0",),
+    "web.listen-address": ("8000", "host", ":65536", "*:1", "http://x:1", "me@x:1"),
     "web.telemetry-path": ("metrics", "/-/ready", "/a?b", "/a b", "/ä", "/%41", ""),
     "web.max-requests": ("-1", "many", "1.5", "4_0", "٤", "1000000000", ""),
     "query.buckets": ("0", "-0.1", "nan", "inf", "1e999", "fast", "1 1", "3 2 1", ""),
@@ -102,12 +102,12 @@ def test_tilde_is_the_home_folder(
     assert configure("--config.file=~/exporter.yml").performance == tmp_path / "p.db"
 
 
-def test_of_what_is_empty_only_the_state_file_is_switched_off(tmp_path: Path) -> None:
+def test_what_is_empty_changes_nothing_but_the_state_file(tmp_path: Path) -> None:
     off = {"state_file": None}
     assert changes(configure("--state.file=")) == off
     assert changes(configure(write(tmp_path, "state: {file: ''}"))) == off
-    assert changes(configure(**{s.environment: "" for s in SETTINGS})) == off
-    for text in ("", "null", "web:\n  # nothing yet\nlog: {}\n"):
+    assert configure(**{s.environment: "" for s in SETTINGS}) == configure()
+    for text in ("", "web:\n  # nothing yet\nlog: {}\n"):
         assert configure(write(tmp_path, text)) == configure()
 
 
@@ -121,18 +121,17 @@ def test_wrong_value_is_refused_with_its_place(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("database.performance:", ": database.performance: got nothing, want a path"),
-        ("label.limit: [4]", ": label.limit: got a list, want a whole number"),
+        ("database.performance:", ": database.performance: got '', want a path"),
+        ("label.limit: [4, 5]", ": label.limit: got '4 5', want a whole number"),
         ("query.buckets: [1, .inf]", ": query.buckets: got '1 .inf', want rising num"),
         ("web.listen-address: []", ": web.listen-address: got '', want :PORT"),
-        ("web: 5", ": web: got an unknown key, want a setting, such as web."),
-        ("database_path: p.db", ": got the old monitor's file; see docs/migration.md"),
-        ("~: 5", ": None: got an unknown key, want a setting, such as "),
-        ("web: !!map 5", ":1: expected a mapping node, but found scalar, want a YAML"),
+        ("web: 5", ": web is no setting; web."),
+        ("database_path: p.db", ": the old monitor's file; see docs/migration.md"),
+        ("~: 5", ": ~ is no setting; "),
         ("- web", ": no mapping, want a YAML file that can be read"),
-        ("a: 1\nweb: {b: 2,\n c: 3, b: 4}", ":2: found 'b' twice, want a YAML"),
-        ("log: &log\n  level: *log", ":1: found unconstructable recursive node, want"),
-        ("web:\n\tmax-requests: 1", ":2: found character '\\t' that cannot"),
+        ("a: 1\nweb: {b: 2,\n c: 3, b: 4}", ": found a key twice in "),
+        ("log: &log\n  level: *log", ": found unconstructable recursive node"),
+        ("web:\n\tmax-requests: 1", ": while scanning for the next token found"),
     ],
 )
 def test_file_is_refused_with_the_place(
@@ -143,12 +142,10 @@ def test_file_is_refused_with_the_place(
 
 
 def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    reason = "Is a directory, want a YAML file that can be read"
-    assert problems(f"--config.file={tmp_path}") == [f"{tmp_path}: {reason}"]
-    nobody = "~nobody-of-this-name/x.yml"
-    reason = "No such file or directory, want a YAML file that can be read"
-    refusal = f"flag --config.file: got {nobody!r}, want {WANTED['config.file']}"
-    assert problems(f"--config.file={nobody}") == [f"{nobody}: {reason}", refusal]
+    reason = f"Is a directory: '{tmp_path}', want a YAML file that can be read"
+    (problem,) = problems(f"--config.file={tmp_path}")
+    assert problem.startswith(f"{tmp_path}: ")
+    assert problem.endswith(reason)
 
 
 def test_none_is_a_name_but_for_databases() -> None:
@@ -165,5 +162,4 @@ def test_state_file_at_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to("real.db")
     state = str(tmp_path / "real.db")
     flags = f"--database.performance={tmp_path / 'link.db'}", f"--state.file={state}"
-    refusal = f"state.file: got {state!r}, a database, want a file of its own"
-    assert problems(*flags) == [refusal]
+    assert problems(*flags) == [f"state.file: {state} is a database"]
