@@ -1,6 +1,7 @@
 """What the stand-in for HAK/GAL does, drawn by lot, and what can go wrong with it.
 
-How often things happen and how long they take is as in the old system's simulator.
+What queries there are and how long they take is as in the old system's simulator; its
+bursts of slow ones are rarer, so that all stays inside HAK/GAL's own limits.
 """
 
 import random
@@ -20,6 +21,16 @@ FAULTS = {
     "query-types": "Queries have 150 types.",
 }
 IDLE = {"no-writes", "lock"}  # beside these, no other fault would be noticed
+# Those that are seen within minutes, whose traces go again.
+INCIDENTS = (
+    "slow-queries",
+    "failures",
+    "cache-misses",
+    "lock",
+    "facts-lost",
+    "prune-unread",
+    "broken-rows",
+)
 
 Limits = tuple[float, float]
 # How many seconds a query takes at least and at most, by its type.
@@ -64,8 +75,8 @@ class Activity:
         self._operations = [o for o in operations.items() if o[0] != left_out]
         self._slowness = 10.0 if "slow-queries" in faults else 1.0
         self._failure_share = 0.5 if "failures" in faults else 0.02
-        # With the queries of bursts, which all miss, 70 % hit.
-        self._hit_share = 0.1 if "cache-misses" in faults else 0.875
+        # With the queries of bursts, which all miss, 88 % hit.
+        self._hit_share = 0.1 if "cache-misses" in faults else 0.9
         self._removal_share = 1.0 if "facts-lost" in faults else 0.02
         self._broken_share = 0.5 if "broken-rows" in faults else 0.0
 
@@ -90,7 +101,7 @@ class Activity:
             self._change_fact("delete_fact")
         if self._happens(0.02):
             self._change_fact("update_fact")
-        if self._happens(0.05):
+        if self._happens(0.005):
             for _ in range(5):
                 self._write_query("search_knowledge", BURST_SECONDS, hit_share=0.0)
 
@@ -119,6 +130,12 @@ class Activity:
 
     def _happens(self, share: float) -> bool:
         return self._random.random() < share
+
+
+def incident(seconds: float) -> str | None:
+    """Return the fault of a time since the start, if there is one then."""
+    quarter, minute = divmod(seconds / 60, 15)
+    return INCIDENTS[int(quarter) % len(INCIDENTS)] if 5 <= minute < 12 else None
 
 
 def draw_fact(generator: random.Random) -> dict[str, object]:

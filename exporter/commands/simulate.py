@@ -20,7 +20,14 @@ from pathlib import Path
 
 from exporter import config
 from exporter.commands import Stop
-from exporter.commands.faults import ADD_FACT, FAULTS, IDLE, Activity, draw_fact
+from exporter.commands.faults import (
+    ADD_FACT,
+    FAULTS,
+    IDLE,
+    Activity,
+    draw_fact,
+    incident,
+)
 from exporter.errors import ConfigError, DatabaseError
 from exporter.recorder import PERFORMANCE_SCHEMA
 
@@ -85,7 +92,8 @@ def _demo(settings: config.Config) -> int:
     web = read(settings.web_config_file, {}) if settings.web_config_file else None
     scheme = "https" if web and web.tls else "http"
     create(knowledge_base, performance, facts=1000)
-    command = [sys.executable, "-m", "exporter", "simulate", "--until-eof"]
+    command = [sys.executable, "-m", "exporter", "simulate"]
+    command += ["--incidents", "--until-eof"]
     command += [f"--database.knowledge-base={knowledge_base}"]
     command += [f"--database.performance={performance}"]
     for address in settings.listen_addresses:
@@ -105,24 +113,43 @@ def simulate(parser: argparse.ArgumentParser, words: list[str]) -> int:
     flags = parser.parse_args(words)
     if len(faults := set(flags.fault or ())) > 1 and faults & IDLE:
         raise ConfigError([f"--fault: {' and '.join(flags.fault)} exclude each other"])
-    stop, totals, seconds = Stop(), Counter[str](), 0.0
+    stop, totals = Stop(), Counter[str]()
     if flags.until_eof:
         threading.Thread(target=_stop_at_eof, daemon=True).start()
     create(flags.knowledge_base, flags.performance)
     started = time.monotonic()
     try:
-        with _opened(faults, flags.performance, flags.knowledge_base) as db:
-            activity = Activity(db, faults, flags.seed)
-            rate = 0.0 if faults & IDLE else flags.rate
-            pause = min(max(MIN_PAUSE_SECONDS, 1 / flags.rate), MAX_PAUSE_SECONDS)
-            while not stop.wait(pause) and seconds < flags.duration:
-                seconds = time.monotonic() - started
-                totals += activity.write(rate * seconds - totals["rows"])
+        _write(flags, faults, stop, totals)
     finally:
         rows, seconds = totals["rows"], time.monotonic() - started
         print(f"{rows} rows in {seconds:.1f} s ({rows / seconds:.0f}/s): ", end="")
         print(COUNTS.format_map(totals))
     return 0
+
+
+def _write(
+    flags: argparse.Namespace, always: set[str], stop: Stop, totals: Counter[str]
+) -> None:
+    """Write rows, and count them, until told to stop or the time is over."""
+
+    def faults_now() -> set[str]:
+        fault = incident(seconds) if flags.incidents else None
+        return always | {fault} if fault else always
+
+    started, seconds = time.monotonic(), 0.0
+    pause = min(max(MIN_PAUSE_SECONDS, 1 / flags.rate), MAX_PAUSE_SECONDS)
+    while seconds < flags.duration:
+        faults, began, rows = faults_now(), seconds, 0
+        rate = 0.0 if faults & IDLE else flags.rate
+        with _opened(faults, flags.performance, flags.knowledge_base) as db:
+            activity = Activity(db, faults, flags.seed)
+            while seconds < flags.duration and faults == faults_now():
+                if stop.wait(pause):
+                    return
+                seconds = time.monotonic() - started
+                counts = activity.write(rate * (seconds - began) - rows)
+                rows += counts["rows"]
+                totals.update(counts)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -137,6 +164,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="N", type=int, help="Draw the same rows for the same N.")
     text = "Cause this fault; may be repeated. See the list below."
     add("--fault", metavar="NAME", action="append", choices=FAULTS, help=text)
+    text = "Cause one fault after the other: minutes 5 to 12 of each quarter hour."
+    add("--incidents", action="store_true", help=text)
     add("--until-eof", action="store_true", help=argparse.SUPPRESS)  # for demo
     faults = (f"  {name:13} {meaning}" for name, meaning in FAULTS.items())
     parser.epilog = "\n".join(["faults:", *faults])

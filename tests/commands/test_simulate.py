@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from exporter.commands.faults import FAULTS
+from exporter.commands.faults import FAULTS, INCIDENTS, incident
 from exporter.commands.simulate import create
 from tests.exporters import WAIT_SECONDS, file_flags, run
 from tests.servers import ROOT, Process, Processes, wait_until
@@ -30,9 +30,10 @@ TOTALS = {
     r"(\d+) removed": "audit_log WHERE operation = 'delete_fact'",
     r"(\d+) audit rows": "audit_log",
 }
-CAUSED = [  # without a fault, as in the old system
-    ("", "AVG(query_time) BETWEEN 0.11 AND 0.15 FROM query_times"),
-    ("", "AVG(hit) BETWEEN 0.6 AND 0.8 FROM cache_events"),
+CAUSED = [  # without a fault, inside HAK/GAL's own limits
+    ("", "AVG(query_time) BETWEEN 0.07 AND 0.09 FROM query_times"),
+    ("", "AVG(hit) BETWEEN 0.85 AND 0.95 FROM cache_events"),
+    ("", "AVG(NOT success) < 0.05 FROM query_times"),
     ("slow-queries", "AVG(query_time) BETWEEN 0.6 AND 2 FROM query_times"),
     ("failures", "AVG(NOT success) BETWEEN 0.4 AND 0.6 FROM query_times"),
     ("cache-misses", "AVG(hit) < 0.2 FROM cache_events"),
@@ -52,6 +53,10 @@ QUERIES = "query_time, query_type, success, hit, cache_key, response_time"
 QUERIES += " FROM query_times JOIN cache_events USING (id) ORDER BY id LIMIT 200"
 PATIENCE = "from exporter.commands import simulate; simulate.LOCK_SECONDS = {}"
 PATIENCE += "; from exporter.__main__ import main; raise SystemExit(main())"
+# A quarter of an hour takes 0.9 s.
+HASTE = "from exporter.commands import simulate; then = simulate.incident"
+HASTE += "; simulate.incident = lambda seconds: then(seconds * 1000)"
+HASTE += "; from exporter.__main__ import main; raise SystemExit(main())"
 PATIENT = sys.executable, "-c", PATIENCE.format(60)
 Started = Callable[..., Process]
 
@@ -110,6 +115,21 @@ def test_faults_are_in_the_rows(tmp_path: Path, faults: str, finding: str) -> No
     flags = [f"--fault={fault}" for fault in faults.split()]
     assert simulate(tmp_path, *flags, *ONE_COMMIT).returncode == 0
     assert select(tmp_path, finding) == [(True,)]
+
+
+def test_incidents_come_in_turn_between_calm_times(tmp_path: Path) -> None:
+    calm = {incident(60 * minute) for minute in (0, 4, 12, 14, 15, 19)}
+    assert calm == {None}
+    assert [incident(300 + 900 * n) for n in range(8)] == [*INCIDENTS, INCIDENTS[0]]
+
+    flags = "--incidents", "--rate=2000", f"--duration={0.9 * len(INCIDENTS)}"
+    done = simulate(tmp_path, *flags, program=HASTE)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    queries, failed, *_ = map(int, re.findall(r"(\d+) (?:queries|failed)", done.stdout))
+    assert failed > 0.04 * queries  # twice as many as without
+    pruned = "MAX(id) > 2 * COUNT(*), TOTAL(query_time = 'soon') > 0 FROM query_times"
+    assert select(tmp_path, pruned) == [(True, True)]
 
 
 def test_logs_grow_past_what_a_checkpoint_would_leave(
