@@ -129,7 +129,7 @@ class Client:
 
 
 def make_server(
-    source: FakeSource,
+    source: FakeSource | Exporter,
     telemetry_path: str = "/metrics",
     max_requests: int = 40,
     access: Access | None = None,
@@ -144,12 +144,13 @@ def make_server(
 
 
 @contextmanager
-def serving(source: FakeSource, **options: Any) -> Iterator[tuple[str, int]]:
+def serving(source: FakeSource | Exporter, **options: Any) -> Iterator[tuple[str, int]]:
     """Serve a source on a loopback port; ``options`` as of ``make_server``."""
     server = make_server(source, **options)
     server.start()
     try:
         yield server.addresses[0]
     finally:
-        source.gate.set()
+        if isinstance(source, FakeSource):
+            source.gate.set()
         server.stop()

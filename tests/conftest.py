@@ -87,10 +87,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def foreign_folder() -> Iterator[Path]:
-    """Yield a folder in which an ordinary user may read but not write."""
+def open_folder() -> Iterator[Path]:
+    """Yield a folder that other users can reach; tmp_path is its owner's only."""
     with tempfile.TemporaryDirectory() as made:
-        os.chmod(made, 0o555)
+        os.chmod(made, 0o755)
         yield Path(made)
         os.chmod(made, 0o755)
 

@@ -170,6 +170,11 @@ class Files:
             "facts", statement=statement, confidence=confidence, **columns
         )
 
+    def add_each(self) -> None:
+        """Add a row to each table."""
+        for add in (self.add_fact, self.add_audit, self.add_query, self.add_cache):
+            add()
+
 
 _APP = """
 import json, sqlite3, sys
@@ -228,6 +233,21 @@ class App:
         """End it as a crash would: SIGKILL, nothing is closed."""
         self._process.kill()
         self._process.communicate()
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return the path of a file's ``-wal``, ``-shm`` and so on."""
+    return path.with_name(path.name + suffix)
+
+
+def traces(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return what a reader might have changed of each file in a folder."""
+    with os.scandir(folder) as entries:
+        found = {one.name: one.stat(follow_symlinks=False) for one in entries}
+    return {
+        name: (s.st_ino, s.st_uid, s.st_gid, s.st_mode, s.st_size, s.st_mtime_ns)
+        for name, s in found.items()
+    }
 
 
 def at(seconds: int) -> str:

@@ -1,12 +1,15 @@
 """The exporter under test, in this process or as its own, and the page it shows."""
 
+import gzip
 import http.client
 import json
 import os
+import ssl
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +25,10 @@ from exporter.commands.healthcheck import ask_health
 from exporter.config import Config, load
 from exporter.counting.checkpoint import Checkpoint
 from exporter.scrape import Exporter
-from exporter.web import Server
-from exporter.web.pages import Pages
 from tests.servers import ROOT, Process, Processes, wait_until
 
-WAIT_SECONDS = 60.0  # nothing here takes that long unless it is broken
 NOBODY = 65534
+WAIT_SECONDS = 60.0  # nothing here takes that long unless it is broken
 # The interpreter may lie where that user cannot start it, so it changes after that,
 # and it ends at once, because what measures coverage could not write either.
 AS_NOBODY = f"""
@@ -41,34 +42,42 @@ os._exit(code)
 """
 
 
+Labels = frozenset[tuple[str, str]]
+
+
 class Page:
-    """The samples of a metrics page, by name and labels."""
+    """The samples of a metrics page in either format, by name and labels."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.families: dict[str, Metric] = {}
-        self._values: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
-        for family in text_string_to_metric_families(text):
+        self._values: dict[str, dict[Labels, float]] = defaultdict(dict)
+        is_openmetrics = text.endswith("# EOF\n")
+        parse = parse_openmetrics if is_openmetrics else text_string_to_metric_families
+        for family in parse(text):
             assert family.name not in self.families
             self.families[family.name] = family
             for sample in family.samples:
-                key = sample.name, frozenset(sample.labels.items())
-                assert key not in self._values, f"twice on the page: {sample}"
-                self._values[key] = sample.value
+                values, labels = self._values[sample.name], sample.labels.items()
+                assert frozenset(labels) not in values, f"twice on the page: {sample}"
+                values[frozenset(labels)] = sample.value
 
     def __call__(self, name: str, **labels: str) -> float | None:
         """Return the value of a series, None if it is not on the page."""
-        return self._values.get((name, frozenset(labels.items())))
+        return self._values[name].get(frozenset(labels.items()))
+
+    def series(self, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
+        """Return the series that have these labels: all of their labels, and values."""
+        found = self._values[name].items()
+        return [(dict(key), value) for key, value in found if labels.items() <= key]
 
     def by(self, label: str, name: str, **labels: str) -> dict[str, float]:
         """Return the values of a metric by one label, for given other labels."""
-        found = ((k, v) for (n, k), v in self._values.items() if n == name)
-        return {dict(k)[label]: v for k, v in found if labels.items() <= k}
+        return {found[label]: v for found, v in self.series(name, **labels)}
 
     def sum(self, name: str, **labels: str) -> float:
         """Return the sum over all series with these labels."""
-        found = ((k, v) for (n, k), v in self._values.items() if n == name)
-        return sum(v for k, v in found if labels.items() <= k)
+        return sum(value for _, value in self.series(name, **labels))
 
     @property
     def names(self) -> set[str]:
@@ -117,15 +126,9 @@ def scrape(exporter: Exporter, *names: str, budget_seconds: float = 10.0) -> Pag
     return Page(generate_latest(Families(families)).decode())
 
 
-@contextmanager
-def serving(exporter: Exporter) -> Iterator[tuple[str, int]]:
-    """Serve an exporter of this process on a loopback port."""
-    server = Server(Pages(exporter, "/metrics", 40), ["127.0.0.1:0"])
-    server.start()
-    try:
-        yield server.addresses[0]
-    finally:
-        server.stop()
+def first_page(folder: Path, **changes: Any) -> Page:
+    """Return the first page of a new exporter over the files in a folder."""
+    return scrape(make_exporter(make_config(folder, **changes)))
 
 
 class Answer(NamedTuple):
@@ -138,11 +141,28 @@ class Answer(NamedTuple):
 
 def fetch(address: tuple[str, int], target: str = "/metrics", **headers: str) -> Answer:
     """GET a target; ``Accept_Encoding="x"`` sends ``Accept-Encoding: x``."""
-    with closing(http.client.HTTPConnection(*address, timeout=WAIT_SECONDS)) as client:
+    return request(address, target, headers)
+
+
+def request(
+    address: tuple[str, int],
+    target: str,
+    headers: Mapping[str, str],
+    seconds: float = WAIT_SECONDS,
+    tls: ssl.SSLContext | None = None,
+) -> Answer:
+    """GET a target, in TLS if told how."""
+    client = http.client.HTTPConnection(*address, seconds)
+    if tls:
+        client = http.client.HTTPSConnection(*address, timeout=seconds, context=tls)
+    with closing(client):
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         client.request("GET", target, headers=named)
         answer = client.getresponse()
-        return Answer(answer.status, dict(answer.headers), answer.read().decode())
+        body = answer.read()
+    if answer.headers["Content-Encoding"] == "gzip":
+        body = gzip.decompress(body)
+    return Answer(answer.status, dict(answer.headers), body.decode())
 
 
 def fetch_page(
@@ -231,6 +251,19 @@ def run(
 def run_as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m exporter`` as a user to whom permissions apply."""
     return run(*words, program=AS_NOBODY if os.geteuid() == 0 else "")
+
+
+@contextmanager
+def other_user() -> Iterator[None]:
+    """Act as a user with no rights of its own; only root can, others have few."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.setresuid(NOBODY, NOBODY, 0)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.setresuid(0, 0, 0)
 
 
 def read_state(folder: Path) -> dict[str, Any]:

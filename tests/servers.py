@@ -5,6 +5,7 @@
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,8 +78,8 @@ def left_out() -> list[str]:
 class Processes:
     """Starts programs and ends those, and no others, by their own handles."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, is_quiet: bool = False) -> None:
+        self._folder, self._is_quiet = folder, is_quiet
         self._started: list[tuple[Process, Path]] = []
 
     def start(self, *command: str | Path, **environment: str) -> Process:
@@ -111,9 +113,10 @@ class Processes:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-            # pytest captures it and shows it with a failure only.
-            print(f"--- {log.name} (exit {process.returncode})")
-            print(log.read_text(errors="replace"))
+            if not self._is_quiet:
+                # pytest captures it and shows it with a failure only.
+                print(f"--- {log.name} (exit {process.returncode})")
+                print(log.read_text(errors="replace"))
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,10 @@ def start_prometheus(
         f"--config.file={config}",
         f"--storage.tsdb.path={config.parent / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
-        "--enable-feature=exemplar-storage",
+        "--enable-feature=exemplar-storage,expand-external-labels",
         *arguments,
+        GRAFANA_URL="http://localhost:3000",
+        RUNBOOKS_URL="https://example.org/docs/runbooks.md",
     )
     url = f"http://127.0.0.1:{port}"
 
@@ -179,10 +184,15 @@ def adapt_config(folder: Path, *targets: str, scrape_interval: str) -> Path:
 
 
 def find_free_port() -> int:
-    """Return a loopback port on which nothing listens at this moment."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """Return a loopback port on which nothing listens at this moment.
+
+    None that outgoing connections are given: a caller could reach itself.
+    """
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 def answers(url: str) -> bool:

@@ -1,16 +1,20 @@
-"""Measure, show progress, print the table, and write it as text and as JSON."""
+"""Measure, show progress, print the table, and write it into a file."""
 
 import argparse
 import os
+import platform
 import shutil
+import sqlite3
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
-from tests.benchmarks import machine, peers, report
+import psutil
+
+from tests.benchmarks import peers, report
 from tests.benchmarks.bench import FULL, SMOKE, Bench, prepare, say
 from tests.benchmarks.commits import commits
 from tests.benchmarks.dashboards import dashboards
@@ -46,17 +50,32 @@ def main() -> int:
             say(name)
             for line in GROUPS[name](bench):
                 say(", ".join(cell for cell in line.cells() if cell))
-                lines.append(replace(line, group=name))
+                lines.append(line)
     finally:  # be it only a part that has been measured
         shutil.rmtree(folder)
-        about = machine.describe(began, load) | {"sizes": words.sizes}
+        about = _describe(began, load) | {"sizes": words.sizes}
         print(text := report.as_text(lines, about), end="")
         if words.output:
             words.output.mkdir(parents=True, exist_ok=True)
             (words.output / "benchmarks.txt").write_text(text)
-            rows = report.as_json(lines, about)
-            (words.output / "benchmarks.json").write_text(rows)
     return 0
+
+
+def _describe(began: float, load: tuple[float, float, float]) -> dict[str, object]:
+    """Return date, machine, versions, and how busy it was before and after."""
+    libraries = ("hakgal-exporter", "prometheus-client", "psutil", "tornado")
+    return {
+        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        "took": f"{time.time() - began:.0f} s",
+        "processors": f"{os.cpu_count()} x {platform.machine()}",
+        "memory": report.show(psutil.virtual_memory().total, "B"),
+        "system": f"{platform.system()} {platform.release()}",
+        "load before and after": f"{load[0]:.2f}; {os.getloadavg()[0]:.2f}",
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        **{name: version(name) for name in libraries},
+        "peers": f"node_exporter of Debian 12, {peers.QUERY_EXPORTER_VERSION}",
+    }
 
 
 def _parse() -> argparse.Namespace:
@@ -67,7 +86,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--sizes", type=_sizes, help=text)
     text = "measure only this; may be repeated"
     parser.add_argument("--only", choices=GROUPS, action="append", help=text)
-    parser.add_argument("--output", type=Path, help="write the results into a folder")
+    parser.add_argument("--output", type=Path, help="write the table into a folder")
     text, cache = "keep the made databases here", ROOT / "data" / "bench"
     parser.add_argument("--cache", type=Path, default=cache, help=text)
     text = "see that everything works, in seconds; fetches no peer, proves nothing"

@@ -7,7 +7,7 @@ newest page to whichever target Prometheus asks, so that only the labels differ.
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from statistics import median
 from urllib.request import Request
 
@@ -80,14 +80,13 @@ def _prometheus(bench: Bench, proxy: int) -> Iterator[servers.Prometheus]:
     text = config.read_text().replace("localhost:9090", f"127.0.0.1:{port}")
     assert job in text
     config.write_text(text.replace(job, through))
-    processes = servers.Processes(bench.folder)
+    processes = servers.Processes(bench.folder, is_quiet=True)
     try:
         yield servers.start_prometheus(
             servers.find_servers()[-1], processes, config, port=port
         )
     finally:
-        with redirect_stdout(None):
-            processes.stop()
+        processes.stop()
 
 
 @contextmanager

@@ -68,13 +68,12 @@ def running(
     folder: Path, *command: str | Path, port: int = 0, **environment: str
 ) -> Iterator[Program]:
     """Run a command until the block ends; its output goes to a file in a folder."""
-    processes = Processes(folder)
+    processes = Processes(folder, is_quiet=True)
     process = processes.start(*command, PYTHONPATH=str(ROOT), **environment)
     try:
         yield Program(processes, process, port)
     finally:
-        with contextlib.redirect_stdout(None):
-            processes.stop()
+        processes.stop()
 
 
 def started_exporter(files: Files, *flags: str) -> Running:

@@ -1,8 +1,7 @@
 """Numbers from interleaved rounds, and the table: measured beside goal."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from statistics import median
 
 from tests.tables import aligned
@@ -48,7 +47,6 @@ class Line:
     ratio: float  # the median of rounds where there are any
     goal: float | None  # what the ratio may be at most
     note: str = ""
-    group: str = ""
 
     def cells(self) -> tuple[str, ...]:
         """Return the line as columns of text."""
@@ -96,12 +94,6 @@ def as_text(lines: Sequence[Line], about: Mapping[str, object]) -> str:
         texts += [row, f"    {note}"] if note else [row]
     texts += ["", *(f"{name}: {value}" for name, value in about.items())]
     return "\n".join(texts) + "\n"
-
-
-def as_json(lines: Sequence[Line], about: Mapping[str, object]) -> str:
-    """Return all of it, for programs."""
-    rows = [asdict(line) for line in lines]
-    return json.dumps({"about": about, "lines": rows}, indent=2) + "\n"
 
 
 def show(value: float, unit: str) -> str:

@@ -1,7 +1,6 @@
 """The benchmarks work; how fast anything is, is not for a test to say."""
 
-import json
-import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,15 +19,8 @@ def test_smallest_run_gives_figures_and_leaves_nothing_but_the_cache(
         command, cwd=ROOT, capture_output=True, text=True, timeout=110
     )
     assert done.returncode == 0, done.stderr
-    document = json.loads((tmp_path / "benchmarks.json").read_text())
-    text = (tmp_path / "benchmarks.txt").read_text()
 
-    assert {line["group"] for line in document["lines"]} == set(GROUPS)
-    for line in document["lines"]:
-        assert math.isfinite(line["measured"])
-        assert line["measured"] > 0 or line["other"] == 0, line
-        assert line["ratio"] is None or line["ratio"] > -1, line
-        assert line["what"] in text
-    assert text.count("<= ") == sum(x["goal"] is not None for x in document["lines"])
-    assert all(f"{name}: " in text for name in document["about"])
+    assert re.findall(r"(?m)^\S+ (\w+)$", done.stderr) == [*GROUPS]
+    assert (tmp_path / "benchmarks.txt").read_text() == done.stdout
+    assert not re.search(r"\b(nan|inf)\b| -\d", done.stdout)
     assert [path.name for path in cache.iterdir()] == ["rows-10000-version-1"]

@@ -114,10 +114,11 @@ def test_last_write_may_be_that_of_the_log(folder: Path) -> None:
         assert check(folder)[-1] == "no problems"
 
 
-def test_what_the_state_file_lacks_rights_on_is_named(foreign_folder: Path) -> None:
-    done = run_as_nobody("check", *file_flags(foreign_folder), ANY_PORT)
-    text = f"state file {foreign_folder / STATE}: user {os.geteuid() or NOBODY} cannot"
-    text += f" write to {foreign_folder}; change its owner, or choose another"
+def test_what_the_state_file_lacks_rights_on_is_named(open_folder: Path) -> None:
+    open_folder.chmod(0o555)
+    done = run_as_nobody("check", *file_flags(open_folder), ANY_PORT)
+    text = f"state file {open_folder / STATE}: user {os.geteuid() or NOBODY} cannot"
+    text += f" write to {open_folder}; change its owner, or choose another"
     assert f"PROBLEM  {text} --state.file\n" in done.stdout
 
 

@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from exporter.errors import DatabaseError
 from exporter.logs import LONGEST, configure
-from exporter.scrape.worker import Failures
 
 PAIR = re.compile(r'([^\s="]+)=("(?:[^"\\]|\\.)*"|[^\s="]*)(?: |\Z)')
 TEXTS = [
@@ -108,13 +106,3 @@ def test_pipe_that_nobody_reads_costs_lines_and_no_time() -> None:
     assert 0 < kept < 2000
     assert lines[0].endswith(f'msg="read again" lost_lines={2000 - kept}')
     assert len(lines) == 1
-
-
-def test_failure_is_logged_when_it_or_its_cause_changes() -> None:
-    configure("info", "logfmt", stream := io.StringIO())
-    failures = Failures()
-    for text in (None, "locked", "locked", "7.9 s", "8.0 s", None, None, "locked"):
-        failures.note("performance", DatabaseError(text) if text else None)
-    lines = map(parse, stream.getvalue().splitlines())
-    told = [line.get("error", line["msg"]) for line in lines]
-    assert told == ["locked", "7.9 s", "recovered", "locked"]

@@ -10,11 +10,8 @@ import pytest
 
 from exporter.counting.checkpoint import VERSION, Checkpoint
 from exporter.errors import StateError
-from tests.databases import Files
-from tests.exporters import Page, make_config, make_exporter, read_state, scrape
-from tests.users import open_folder, other_user
-
-__all__ = ["open_folder"]  # a fixture
+from tests.databases import Files, beside
+from tests.exporters import Page, first_page, other_user, read_state
 
 RESETS = "hakgal_exporter_resets_total"
 HITS = "hakgal_cache_hits_total"
@@ -32,17 +29,12 @@ def state(tmp_path: Path) -> Path:
         for value in (None, -1, "x", 9e999, 1.7e308, 1.7e308, 5e-324):
             files.add_fact(confidence=value)
             files.add_cache(response_time=value)
-        restart(tmp_path)
+        first_page(tmp_path)
         files.performance.recreate("query_times")
         for row in (3, 9):  # missed are those between
             files.add_query(id=row)
-            restart(tmp_path)
+            first_page(tmp_path)
     return tmp_path / "exporter-state.json"
-
-
-def restart(folder: Path, **changes: object) -> Page:
-    """Return the first page of a new exporter."""
-    return scrape(make_exporter(make_config(folder, **changes)))
 
 
 def add_hit(folder: Path) -> None:
@@ -60,16 +52,12 @@ def lost(page: Page) -> dict[str, float]:
     return page.by("table", RESETS, reason="state_lost")
 
 
-def beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
-
-
-def test_everything_that_is_shown_outlives_a_restart(
+def test_everything_that_is_shown_outlives_a_first_page(
     state: Path, tmp_path: Path
 ) -> None:
-    before = counters(restart(tmp_path))
+    before = counters(first_page(tmp_path))
     assert len(before) > 100
-    assert counters(restart(tmp_path)) == before
+    assert counters(first_page(tmp_path)) == before
 
 
 def test_file_is_replaced_and_a_link_to_it_stays_one(
@@ -79,11 +67,11 @@ def test_file_is_replaced_and_a_link_to_it_stays_one(
     real = state.rename(elsewhere / state.name)
     state.symlink_to(real)
     os.utime(real, (1000, 1000))
-    page = restart(tmp_path)
+    page = first_page(tmp_path)
     assert page("hakgal_exporter_checkpoint_timestamp_seconds") == 1000
     inode = real.stat().st_ino
     add_hit(tmp_path)
-    assert restart(tmp_path)(HITS) == restart(tmp_path)(HITS) == 5
+    assert first_page(tmp_path)(HITS) == first_page(tmp_path)(HITS) == 5
     assert real.stat().st_ino != inode
     assert state.is_symlink()
 
@@ -91,15 +79,15 @@ def test_file_is_replaced_and_a_link_to_it_stays_one(
 def test_tables_that_are_switched_off_stay(state: Path, tmp_path: Path) -> None:
     kept = read_state(tmp_path)
     add_hit(tmp_path)
-    assert restart(tmp_path, collectors=frozenset({"cache"}))(HITS) == 5
+    assert first_page(tmp_path, collectors=frozenset({"cache"}))(HITS) == 5
     after = read_state(tmp_path)
     assert after.pop("cache_events") != kept.pop("cache_events")
     assert after == kept
 
 
 def test_changed_buckets_begin_anew_and_say_so(state: Path, tmp_path: Path) -> None:
-    before = restart(tmp_path)
-    page = restart(tmp_path, query_buckets=(0.1, 7.0))
+    before = first_page(tmp_path)
+    page = first_page(tmp_path, query_buckets=(0.1, 7.0))
     resets = dict.fromkeys(TABLES, 0) | {"query_times": 1}
     assert page.by("table", RESETS, reason="buckets_changed") == resets
     assert page.sum("hakgal_query_duration_seconds_count") == 0
@@ -134,13 +122,13 @@ def test_nonsense_is_put_aside_and_counting_begins_anew(
 ) -> None:
     line = json.dumps(document).encode()
     state.write_bytes(line + b"\n%08x\n" % crc32(line))  # as if it were ours
-    page = restart(tmp_path)
+    page = first_page(tmp_path)
     assert lost(page) == dict.fromkeys(TABLES, 1)
     assert page("hakgal_facts_added_total") == 7  # no id is missing: read again
     assert page.sum("hakgal_query_duration_seconds_count") == 0  # from now on
     assert beside(state, ".damaged").exists()
     assert caplog.records[0].levelname == "WARNING"
-    assert lost(restart(tmp_path)) == dict.fromkeys(TABLES, 1)
+    assert lost(first_page(tmp_path)) == dict.fromkeys(TABLES, 1)
 
 
 def temporary_is(target: str) -> Callable[[Path], None]:

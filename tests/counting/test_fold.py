@@ -6,7 +6,6 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from exporter.collectors import TABLE_COLLECTORS
 from exporter.commands.simulate import KNOWLEDGE_BASE_SCHEMA
 from exporter.counting.fold import fold, time_sql
-from exporter.counting.table import OTHER, Counts, Table
+from exporter.counting.table import Counts, Table
 from exporter.database.schema import Schema
 from exporter.recorder import PERFORMANCE_SCHEMA
 from tests.databases import EPOCH, at
@@ -25,7 +24,6 @@ from tests.exporters import make_config
 
 SCHEMA = (KNOWLEDGE_BASE_SCHEMA + PERFORMANCE_SCHEMA).replace("NOT NULL", "")
 BOUNDS = (0.005, 0.1, 0.5, 1.0, 10.0)
-LIMIT = 7
 LARGEST = 1.7976931348623157e308
 NUMBERS = (
     *(math.nextafter(b, way) for b in BOUNDS for way in (0.0, b, math.inf)),
@@ -67,7 +65,7 @@ any_rows = st.lists(
 
 def make(name: str, rows: Iterable[Row] = ()) -> tuple[sqlite3.Connection, Table]:
     """Return a database with these rows, and what is read of them."""
-    config = make_config(Path("/"), query_buckets=BOUNDS, label_limit=LIMIT)
+    config = make_config(Path("/"), query_buckets=BOUNDS, label_limit=1000)
     db = sqlite3.connect(":memory:")
     db.text_factory = lambda raw: raw.decode("utf-8", "replace")
     db.executescript(SCHEMA)
@@ -139,7 +137,6 @@ def test_any_rows_count_as_a_plain_reading_says(
     name: str, rows: list[Row], step: int, mark: float | None
 ) -> None:
     db, table = make(name, rows)
-    table = replace(table, label_limit=1000)
     columns = ("rowid", table.label, table.flag, table.value, time_sql(table.time))
     listed = ", ".join(column or "NULL" for column in columns)
     with closing(db):
@@ -155,17 +152,6 @@ def test_any_rows_count_as_a_plain_reading_says(
     newest = {one: row for row, one in meanings.items() if isinstance(one, tuple)}
     bound = len(table.buckets)
     assert exemplars == {one: row for one, row in newest.items() if one[2] <= bound}
-
-
-def test_labels_above_the_limit_become_other() -> None:
-    names = ["a", "b", "c", "d", "e", "f", "a", OTHER, "e"]
-    db, table = make("audit", map(Row, names))
-    with closing(db):
-        counts = fold_all(db, table)
-    found = {label: sum(one.counts) for (label, _), one in counts.series.items()}
-    kept = {"a": 2, "b": 1, "c": 1, "d": 1}
-    assert found == dict.fromkeys(table.known_labels, 0) | kept | {OTHER: 4}
-    assert counts.overflowed == 3  # not the row that is called so
 
 
 @pytest.mark.parametrize(

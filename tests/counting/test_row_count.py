@@ -67,7 +67,7 @@ def test_large_table_is_counted_between_scrapes(tmp_path: Path) -> None:
     max_examples=30,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(changes=st.lists(st.sampled_from("arnsx"), max_size=30))
+@given(changes=st.lists(st.sampled_from("arnsvxy"), max_size=30))
 def test_any_order_of_changes_ends_in_the_right_number(
     tmp_path_factory: pytest.TempPathFactory, changes: list[str]
 ) -> None:
@@ -78,7 +78,9 @@ def test_any_order_of_changes_ends_in_the_right_number(
             "r": lambda: file.run("DELETE FROM facts WHERE id % 4 = 1"),
             "n": lambda: file.prune("facts", keep=truth(file) // 2),
             "s": lambda: shown(exporter),
+            "v": lambda: file.vacuum(),
             "x": lambda: file.replace(),
+            "y": lambda: file.replace(same_inode=True),
         }
         for change in changes:
             actions[change]()

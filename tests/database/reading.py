@@ -1,6 +1,5 @@
 """What tests of exporter/database read, and what a reader may have changed by it."""
 
-import os
 import shutil
 import sqlite3
 import time
@@ -13,7 +12,7 @@ import pytest
 from exporter.database import Database
 from exporter.database.file import DatabaseFile
 from exporter.errors import DatabaseError
-from tests.databases import App, Files
+from tests.databases import App, Files, beside
 
 COUNT = "SELECT COUNT(*) FROM query_times"
 INSERT = "INSERT INTO query_times (query_time) VALUES (0.05)"
@@ -53,21 +52,6 @@ def refusal(path: Path) -> str:
     with pytest.raises(DatabaseError) as caught:
         read(path, seconds=1.0)
     return str(caught.value)
-
-
-def traces(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return what a reader might have changed of each file in a folder."""
-    with os.scandir(folder) as entries:
-        found = {one.name: one.stat(follow_symlinks=False) for one in entries}
-    return {
-        name: (s.st_ino, s.st_uid, s.st_gid, s.st_mode, s.st_size, s.st_mtime_ns)
-        for name, s in found.items()
-    }
-
-
-def beside(path: Path, suffix: str) -> Path:
-    """Return the path of a file's ``-wal`` or ``-shm``."""
-    return path.with_name(path.name + suffix)
 
 
 def copy_in_use(path: Path) -> Path:

@@ -2,17 +2,17 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.database.reading import COUNT, INSERT, make, read, refusal, traces
-from tests.databases import JOURNAL_MODES, App
-from tests.users import open_folder, other_user
-
-__all__ = ["open_folder"]  # a fixture
+from tests.database.reading import COUNT, INSERT, make, read, refusal
+from tests.databases import JOURNAL_MODES, App, traces
+from tests.exporters import other_user
 
 SPILL = (
     "INSERT INTO query_times (query_time) WITH RECURSIVE n(i) AS"
@@ -32,32 +32,26 @@ def spill(app: App) -> None:
     app.run(SPILL)
 
 
+@pytest.mark.parametrize("user", [nullcontext, other_user], ids=["owner", "other"])
+@pytest.mark.parametrize("mode", [0o755, 0o777], ids=["read-only", "writable"])
+@pytest.mark.parametrize("journal_mode", JOURNAL_MODES)
 @pytest.mark.parametrize("state", ["closed", "open", "written", "crashed"])
-def test_reading_leaves_no_trace(path: Path, state: str) -> None:
+def test_reading_leaves_no_trace(
+    open_folder: Path,
+    state: str,
+    journal_mode: str,
+    mode: int,
+    user: Callable[[], AbstractContextManager[None]],
+) -> None:
+    path = make(open_folder, journal_mode)
     with App(path) as app:
         if state != "open":
             app.run(INSERT)
         {"closed": app.close, "crashed": app.kill}.get(state, int)()
-        before = traces(path.parent)
-        assert read(path) == (3 if state == "open" else 4)
-        assert traces(path.parent) == before
-
-
-@pytest.mark.parametrize("mode", [0o755, 0o777], ids=["read-only", "writable"])
-@pytest.mark.parametrize("journal_mode", JOURNAL_MODES)
-@pytest.mark.parametrize("is_open", [True, False], ids=["open", "closed"])
-def test_other_user_leaves_no_trace(
-    open_folder: Path, mode: int, journal_mode: str, is_open: bool
-) -> None:
-    path = make(open_folder, journal_mode)
-    with App(path) as app:
-        app.run(INSERT)
-        if not is_open:
-            app.close()
         open_folder.chmod(mode)
         before = traces(open_folder)
-        with other_user():
-            assert read(path) == 4
+        with user():
+            assert read(path) == (3 if state == "open" else 4)
         assert traces(open_folder) == before
 
 
@@ -136,20 +130,3 @@ def test_hot_journal_is_refused_and_kept(tmp_path: Path) -> None:
     with App(path) as app:
         assert app.run(COUNT) == [[3]]  # rolled back
     assert read(path) == 3
-
-
-class Torn(sqlite3.OperationalError):
-    """What SQLite says of an index that was looked at while it was written."""
-
-    sqlite_errorname = "SQLITE_READONLY_RECOVERY"
-
-
-def test_index_that_is_just_being_written_is_read_again(wal_path: Path) -> None:
-    errors = [Torn(), Torn()]
-
-    def work(db: sqlite3.Connection, file: object) -> int:
-        if errors:
-            raise errors.pop()
-        return 7
-
-    assert read(wal_path, work=work) == 7

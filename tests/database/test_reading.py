@@ -12,17 +12,14 @@ from exporter.errors import DatabaseError
 from tests.database.reading import (
     COUNT,
     INSERT,
-    beside,
     copy_in_use,
     make,
     read,
+    read_file,
     refusal,
-    traces,
 )
-from tests.databases import App
-from tests.users import open_folder, other_user
-
-__all__ = ["open_folder"]  # a fixture
+from tests.databases import App, beside, traces
+from tests.exporters import other_user
 
 # Takes some ten seconds: each row makes the next.
 LONG = (
@@ -146,6 +143,17 @@ def test_useless_log_and_index_of_a_crash_do_not_matter(wal_path: Path) -> None:
     for size in (4151, 33, 32, 31, 0):  # less than a frame
         os.truncate(beside(copy, "-wal"), size)
         assert read(copy, seconds=9) == 3  # SQLite itself would try for 10 s
+
+
+@pytest.mark.parametrize("position", [12, 16, 48], ids=str)
+def test_log_figures_of_a_torn_index_are_unknown(wal_path: Path, position: int) -> None:
+    copy = copy_in_use(wal_path)
+    index = bytearray(beside(copy, "-shm").read_bytes())
+    index[position] ^= 0xFF
+    beside(copy, "-shm").write_bytes(index)
+    file = read_file(copy)
+    assert (file.wal_frames, file.wal_checkpointed_frames) == (None, None)
+    assert file.wal_size_bytes > 0
 
 
 def test_log_without_its_index_is_refused_with_a_way_out(wal_path: Path) -> None:

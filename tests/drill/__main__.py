@@ -89,8 +89,8 @@ def _prepared(
         grafana = Grafana()
         for server in (*sinks, grafana):
             open_.enter_context(running(server))
-        processes = Processes(folder)
-        open_.callback(_quietly_stop, processes)
+        processes = Processes(folder, is_quiet=True)
+        open_.callback(processes.stop)
         stack = Stack(servers, processes, folder, factor, inbox, grafana.address)
         instances = {  # of several drills in one place, the first says how it is
             d.instance: Instance(processes, folder / d.instance, *d.flags)
@@ -104,12 +104,6 @@ def _prepared(
             if (before := act.drill.before) is not None:
                 act.scene.write(*before.get("faults", ()), times=before.get("times", 1))
         yield acts, Watch(stack, inbox)
-
-
-def _quietly_stop(processes: Processes) -> None:
-    """End what was started; its logs are files already."""
-    with contextlib.redirect_stdout(None):
-        processes.stop()
 
 
 if __name__ == "__main__":

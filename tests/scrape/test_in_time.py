@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 
-from exporter.scrape.worker import Worker, wait
+from tests.clients import serving
 from tests.databases import EPOCH, File, Files, at
 from tests.exporters import (
-    Command,
     fetch,
     fetch_page,
     make_config,
     make_exporter,
     scrape,
-    serving,
 )
 from tests.servers import wait_until
 
@@ -92,16 +90,6 @@ def test_hanging_database_costs_its_own_families_only(
     assert scrape(exporter).sum(COUNT) == 1
 
 
-def test_call_that_was_given_up_is_not_made_later() -> None:
-    worker, go_on, made = Worker("test", lambda: None), threading.Event(), list[str]()
-    worker.submit(lambda: go_on.wait(SECONDS))
-    given_up = wait(worker.submit(lambda: made.append("late")), 0.0)
-    assert "no answer within 0.0 s; the disk may hang" in str(given_up.error)
-    go_on.set()
-    worker.submit(int).result(SECONDS)
-    assert made == []
-
-
 def test_table_that_never_ends_costs_its_own_collector_only(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -152,9 +140,3 @@ def test_large_table_is_read_between_scrapes(
     name = COUNT.removesuffix("_count")
     assert page(f"{name}_bucket", le="0.5", **labels) == 6_000
     assert page(f"{name}_sum", **labels) == pytest.approx(6_000.5)
-
-
-@pytest.mark.usefixtures("many")
-def test_backlog_is_read_though_nobody_scrapes(command: Command) -> None:
-    command.start().wait_until_ready()
-    assert command.page()(HITS) == 12_000

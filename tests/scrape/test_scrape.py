@@ -3,7 +3,6 @@
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +12,8 @@ from prometheus_client.core import Metric
 from exporter.collectors import TABLE_COLLECTORS, cache
 from exporter.collectors.families import gauge
 from exporter.counting.table import State
-from tests.databases import App, Files, at
+from tests.clients import serving
+from tests.databases import Files, at
 from tests.exporters import (
     Command,
     Page,
@@ -23,7 +23,6 @@ from tests.exporters import (
     make_exporter,
     read_state,
     scrape,
-    serving,
 )
 
 HITS = "hakgal_cache_hits_total"
@@ -38,11 +37,6 @@ def raise_an_error(*_: object) -> Iterator[Metric]:
 
 def give_text_for_a_value(*_: object) -> Iterator[Metric]:
     yield gauge("hakgal_bad", "Bad.", {"": "many"})  # type: ignore[dict-item]
-
-
-def add_rows(files: Files) -> None:
-    for add in (files.add_fact, files.add_audit, files.add_query, files.add_cache):
-        add()
 
 
 def hits_and_backlog(page: Page) -> tuple[float | None, float | None]:
@@ -120,27 +114,12 @@ def test_database_that_does_not_exist_yet_is_picked_up(
     assert command.get("/-/ready").status == 503
 
     with Files(tmp_path) as files:
-        add_rows(files)
+        files.add_each()
     command.wait_until_ready()  # though nobody scrapes
     page = command.page()
     assert page.failed == set()
     assert page(HITS) == page("hakgal_facts") == 1
     assert page.sum("hakgal_exporter_resets_total") == 0
-
-
-def test_locked_database_is_down(command: Command, files: Files) -> None:
-    add_rows(files)
-    files.close()
-    command.start().wait_until_ready()
-    with App(files.performance.path) as app:
-        app.run("PRAGMA locking_mode = EXCLUSIVE")
-        app.run("INSERT INTO cache_events(hit) VALUES (1)")
-        page = command.page(X_Prometheus_Scrape_Timeout_Seconds="3")
-
-    assert page.by("database", UP) == {"knowledge_base": 1, "performance": 0}
-    assert page.failed == {"queries", "cache", "storage"}
-    assert page("hakgal_facts") == 1
-    assert command.page()(HITS) == 2
 
 
 def test_state_file_that_cannot_be_written_holds_the_counters(
@@ -176,23 +155,6 @@ def test_page_shows_only_what_a_kill_cannot_take_back(
         go_on.set()
         assert scrape(exporter)(HITS) == 2
         assert read_state(folder)["cache_events"]["cursor"] == 2
-
-
-def test_counters_never_fall_while_a_writer_is_at_work(
-    command: Command, folder: Path
-) -> None:
-    def watch() -> list[float]:
-        return [command.page()(HITS) or 0.0 for _ in range(25)]
-
-    command.start()
-    path = folder / "hakgal_performance.db"
-    with App(path) as app, ThreadPoolExecutor(4) as pool:
-        watched = [pool.submit(watch) for _ in range(4)]
-        for _ in range(300):
-            app.run("INSERT INTO cache_events(hit) VALUES (1)")
-    for future in watched:
-        assert future.result() == sorted(future.result())
-    assert command.page()(HITS) == 300
 
 
 def test_times_that_nobody_can_use_are_logged_when_they_begin_and_end(

@@ -10,12 +10,9 @@ import time
 from pathlib import Path
 
 from tests.torture import (
-    doors,
     files,
     history,
     network,
-    process,
-    state_file,
     system_calls,
 )
 from tests.torture.report import Found, table
@@ -24,11 +21,8 @@ from tests.torture.scene import Scene
 SCENES: tuple[Scene, ...] = (
     *history.SCENES,
     *system_calls.SCENES,
-    *process.SCENES,
-    *state_file.SCENES,
     *files.SCENES,
     *network.SCENES,
-    *doors.SCENES,
 )
 
 say = functools.partial(print, flush=True)

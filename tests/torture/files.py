@@ -1,19 +1,15 @@
-"""What befalls the databases: locked, damaged, changed in shape, without room.
+"""What befalls the files: databases locked; the state file damaged, lost, another's."""
 
-It is undone in the end, and rows are written on: all count as if nothing had been.
-"""
-
+import json
+import os
+import signal
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from tests.databases import App
 from tests.torture.scene import Scene
 from tests.torture.stage import Stage
-from tests.torture.state_file import fill, mounted
-
-PAGE_BYTES = 4096
-FULL = ("database or disk is full", "disk I/O error")
 
 
 class Lock(NamedTuple):
@@ -39,6 +35,7 @@ LOCKS = (
     Lock(ROLLBACK_MODES, (EXCLUSIVE, READ), False),
 )
 KINDS = [(lock, mode) for lock in LOCKS for mode in lock.modes]
+DAMAGES = ("removed", "cut", "another version", "foreign")
 
 
 def lock(stage: Stage, number: int) -> None:
@@ -59,121 +56,72 @@ def lock(stage: Stage, number: int) -> None:
             app.run(statement)
 
 
-def damage(stage: Stage, number: int) -> None:
-    """A file is cut or overwritten, closed by HAK/GAL or not, and put back."""
-    store, _ = stage.pick()
-    store.close()
-    store.mode = stage.rng.choice(("wal", "delete"))
-    stage.write(store)
-    if stage.rng.random() < 0.5:
-        stage.settle()
-    store.close()
-    good = store.path.read_bytes()
-    pages = len(good) // PAGE_BYTES
-    noise = stage.rng.randbytes(stage.rng.randint(100, len(good)))
-    cut = good[: PAGE_BYTES * stage.rng.randrange(pages)]
-    bad = (cut, noise, noise + good[len(noise) :])[number % 3]
-    _overwrite(store.path, bad)
-    # What is empty is a new database, in which nothing is to be counted.
-    stage.look(*(store.collectors if bad else ()), strict=bool(bad))
-    _overwrite(store.path, good)
-    stage.write(store)
-
-
-def _overwrite(path: Path, content: bytes) -> None:
-    with path.open("r+b") as file:
-        file.write(content)
-        file.truncate()
-
-
-class Change(NamedTuple):
-    """Statements that change a table and take it back; whether its collector fails.
-
-    Where HAK/GAL can, it writes meanwhile. What is counted may be gone meanwhile
-    (``lacks``): it is absent, and goes on when the table is back.
-    """
-
-    does: tuple[str, ...]
-    undoes: tuple[str, ...]
-    fails: bool = False
-    lacks: bool = False
-
-
-COLUMN_OF = {
-    "facts": "confidence",
-    "audit_log": "operation",
-    "query_times": "query_time",
-    "cache_events": "response_time",
-}
-ASIDE, BACK = "ALTER TABLE {t} RENAME TO aside", "ALTER TABLE aside RENAME TO {t}"
-ENDLESS = (
-    "CREATE VIEW {t} AS WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1"
-    " FROM n) SELECT aside.*, n.id AS n FROM n, aside"
-)
-UNDO_MORE = ("ALTER TABLE {t} DROP COLUMN more", "DROP INDEX one", "DROP TRIGGER two")
-CHANGES = (
-    Change((ASIDE,), (BACK,), fails=True),
-    Change((ASIDE, ENDLESS), ("DROP VIEW {t}", BACK), fails=True),
-    Change(
-        (
-            "ALTER TABLE {t} ADD COLUMN more TEXT DEFAULT 'x'",
-            "CREATE INDEX one ON {t}(timestamp, {c})",
-            "CREATE TRIGGER two AFTER INSERT ON {t} BEGIN SELECT 1; END",
-        ),
-        UNDO_MORE,
-    ),
-    Change(
-        ("ALTER TABLE {t} RENAME COLUMN {c} TO other",),
-        ("ALTER TABLE {t} RENAME COLUMN other TO {c}",),
-        lacks=True,
-    ),
-    Change(
-        (ASIDE, "CREATE TABLE {t} AS SELECT id || 'n' AS id, timestamp FROM aside"),
-        ("DROP TABLE {t}", BACK),
-        lacks=True,
-    ),
-)
-
-
-def change_schema(stage: Stage, number: int) -> None:
-    """Tables and columns are renamed, added, removed, replaced by views, and back."""
-    change = CHANGES[number % len(CHANGES)]
-    store, name = stage.pick()
-    words = {"t": name, "c": COLUMN_OF[name]}
-    stage.write(store)
-    if change.lacks or stage.rng.random() < 0.5:
-        stage.settle()
-    for statement in change.does:
-        store.run(statement.format(**words))
-    stage.look(*([store.tables[name].spec.collector] if change.fails else []))
-    if change.undoes is UNDO_MORE:
-        stage.write(store)
-        stage.look()
-    for statement in change.undoes:
-        store.run(statement.format(**words))
-    stage.write(store)
-
-
-def fill_disk(stage: Stage, number: int) -> None:
-    """No room for the databases, HAK/GAL cannot write; then there is again."""
-    for store in stage.stores:
-        store.close()
-        store.mode = ("wal", "delete")[number % 2]
-        store.run("SELECT COUNT(*) FROM sqlite_schema")
-    ballast = stage.victim.data / "ballast"
-    fill(ballast)
+def state_damaged_meanwhile(stage: Stage, number: int) -> None:
+    """Damaged or lost under a running exporter: the next rows mend it."""
     stage.write()
-    stage.look(strict=False)
-    ballast.unlink()
-    for store in stage.stores:  # it would have had these errors alone as well
-        store.harm[:] = [h for h in store.harm if not any(t in h for t in FULL)]
+    stage.settle()
+    _damage(stage, DAMAGES[number % len(DAMAGES)])
+    stage.write()
+    stage.scrape()
+    stage.end(stage.rng.choice((signal.SIGKILL, signal.SIGTERM)))
+    stage.prune_all()
+
+
+def state_damaged_between(stage: Stage, number: int) -> None:
+    """Damaged or lost between runs, all rows are there: they come out the same."""
+    stage.write()
+    stage.settle()
+    stage.end(signal.SIGKILL)
+    _damage(stage, DAMAGES[number % len(DAMAGES)])
+    stage.write()
+    # Sums come out the same but for their last digit, and resets do not.
+    stage.judge.forget_pages()
+
+
+def state_lost(stage: Stage, number: int) -> None:
+    """Damaged or lost, rows pruned: counting begins anew at 0, and says so."""
+    damage = DAMAGES[number % len(DAMAGES)]
+    stage.write(most=200)
+    stage.settle()
+    stage.prune_all()
+    stage.settle()
+    stage.end(signal.SIGKILL)
+    _damage(stage, damage)
+    stage.judge.begin_anew()
+    page = stage.settle()
+    for table in stage.judge.tables:
+        found = page.resets(table.spec.name)
+        # Without a file it is the first start, which is no reset.
+        if found != (damage != "removed"):
+            stage.found.note("misread", f"{table.spec.name}: {found} resets")
     stage.write()
 
 
-_scene = partial(Scene, "files")
+def _damage(stage: Stage, damage: str) -> None:
+    """Do to the file what most differs; tests/counting has it bit by bit."""
+    stage.tell(f"state file {damage}")
+    state = stage.victim.state
+    content = state.read_bytes()
+    match damage:
+        case "removed":
+            state.unlink()
+        case "cut":
+            os.truncate(state, stage.rng.randrange(len(content)))
+        case "another version":
+            document = json.loads(content.partition(b"\n")[0])
+            document["version"] += stage.rng.choice((-1, 1))
+            line = json.dumps(document).encode()
+            state.write_bytes(line + b"\n%08x\n" % crc32(line))
+        case "foreign":
+            new = state.with_name("new")
+            new.write_bytes(b"mine\n")
+            os.replace(new, state)
+
+
+_scene = partial(Scene, "state file")
 SCENES = (
-    _scene(lock, 3 * len(KINDS)),
-    _scene(damage, 120),
-    _scene(change_schema, 100),
-    _scene(fill_disk, 60, lambda stage: mounted(stage.victim.data, "8m")),
+    Scene("databases", lock, 3 * len(KINDS)),
+    _scene(state_damaged_meanwhile, 18),
+    _scene(state_damaged_between, 18, excused=("state file",)),
+    _scene(state_lost, 18),
 )

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from tests.torture.ledger import Ledger
-from tests.torture.rows import PASSED_OVER, is_told, read_tally, rows_in
+from tests.torture.rows import is_told, read_tally
 from tests.torture.store import Store
 from tests.torture.victim import Page
 
-EXACT_FACTS = 100_000  # above it, they are counted now and then, as is documented
-
 Note = Callable[[str, int, str], None]
+Series = tuple[object, ...]  # name and labels
 
 
 class Judge:
@@ -20,7 +19,7 @@ class Judge:
         self._note = note
         self._resets: dict[str, float] = {}  # of each table, when last settled
         # All counters as the pages showed them that were there by then, oldest first.
-        self._seen: list[tuple[float, dict[tuple[str, ...], float]]] = [(0.0, {})]
+        self._seen: list[tuple[float, dict[Series, float]]] = [(0.0, {})]
 
     @property
     def tables(self) -> Iterator[Ledger]:
@@ -32,7 +31,7 @@ class Judge:
         """Say whether a page shows all rows of every table."""
         return "storage" not in page.failed and all(
             table.spec.collector not in page.failed
-            and is_told(table.spec, page.samples)
+            and is_told(table.spec, page)
             and self._backlog(page, table) == 0
             for table in self.tables
         )
@@ -42,11 +41,11 @@ class Judge:
         self._compare_counters(page)
         for table in self.tables:
             spec = table.spec
-            if spec.collector in page.failed or not is_told(spec, page.samples):
+            if spec.collector in page.failed or not is_told(spec, page):
                 continue
             self._check_resets(page, table)
             backlog = self._backlog(page, table) if is_quiet else None
-            text = table.check(read_tally(spec, page.samples), backlog).text
+            text = table.check(read_tally(spec, page), backlog).text
             self._note("misread", int(bool(text)), f"{spec.name}: {text}")
 
     def settle(self, page: Page) -> None:
@@ -57,7 +56,7 @@ class Judge:
         for table in self.tables:
             name = table.spec.name
             self._resets[name] = page.resets(name)
-            found = table.settle(read_tally(table.spec, page.samples))
+            found = table.settle(read_tally(table.spec, page))
             text = f"{name}, at last: {found.text}"
             self._note("lost", found.lost, text)
             self._note("doubled", found.doubled, text)
@@ -75,20 +74,6 @@ class Judge:
         self._seen = [(0.0, {})]
         self._resets.clear()
 
-    @property
-    def facts_added(self) -> int:
-        """How many facts were seen added, removed since or not."""
-        tally = self._stores[0].tables["facts"].confirmed
-        return rows_in(tally) - int(tally.get(PASSED_OVER, 0))
-
-    def check_facts(self, page: Page, held: int) -> None:
-        """Compare the number of facts, while nobody writes."""
-        right = {"hakgal_facts": held, "hakgal_facts_added_total": self.facts_added}
-        for name, number in right.items():
-            found = page.gauge(name)
-            if found != number and held <= EXACT_FACTS:
-                self._note("misread", 1, f"{name}: {found}, not {number}")
-
     def _compare_counters(self, page: Page) -> None:
         """Compare with the pages that were there when this one was asked for."""
         before = self._seen_at(page.started)
@@ -100,7 +85,7 @@ class Judge:
             largest[key] = max(value, largest.get(key, 0.0))
         self._seen.append((page.ended, largest))
 
-    def _seen_at(self, moment: float) -> dict[tuple[str, ...], float]:
+    def _seen_at(self, moment: float) -> dict[Series, float]:
         pages = (seen for seen in self._seen if seen[0] <= moment)
         return max(pages, key=lambda seen: seen[0])[1]
 
@@ -111,4 +96,4 @@ class Judge:
             self._note("misread", 1, f"{name}: a reset for nothing")
 
     def _backlog(self, page: Page, table: Ledger) -> float | None:
-        return page.gauge("hakgal_exporter_backlog_rows", table.spec.name)
+        return page("hakgal_exporter_backlog_rows", table=table.spec.name)

@@ -5,6 +5,7 @@ Meanwhile HAK/GAL writes and Prometheus scrapes: they are served, whatever other
 
 import re
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -13,8 +14,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from random import Random
 
+from tests.clients import Client
 from tests.torture.scene import Scene
 from tests.torture.stage import Stage
+from tests.webs import CLIENTS, Web, basic, users
 
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: torture\r\n\r\n"
 HEALTH = b"GET /-/healthy HTTP/1.1\r\nHost: torture\r\n\r\n"
@@ -30,6 +33,7 @@ SILENT_SECONDS = 1.0  # then no answer comes, or the rest of a request is waited
 HANGS_SECONDS = 5.0  # of a server that still does not close, once we have
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close at once, say so by RST
 # It is in everything hostile that is sent, and so must be in nothing that comes back.
+LOGIN = basic("alice", "right")
 CANARY = b"zq7<'\"zq8"
 
 
@@ -63,7 +67,7 @@ def exhaust_descriptors(stage: Stage, number: int) -> int:
 
 
 def hang_up(stage: Stage, number: int) -> int:
-    """Connections closed, half closed or reset, in requests and in answers, fast."""
+    """Connections closed or reset, in requests and in answers, fast."""
 
     def attack(rng: Random) -> None:
         sent = rng.choice((b"", SCRAPE[: rng.randrange(len(SCRAPE))], SCRAPE * 3))
@@ -71,12 +75,8 @@ def hang_up(stage: Stage, number: int) -> int:
             client.sendall(sent)
             if rng.random() < 0.3:
                 client.recv(rng.randrange(1, 5000) if sent == SCRAPE * 3 else 0)
-            match rng.randrange(3):
-                case 0:
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-                case 1:
-                    with suppress(OSError):  # it may be closed already
-                        client.shutdown(socket.SHUT_WR)
+            if rng.random() < 0.5:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     return by_many(stage, 4 * MESSAGES, attack)
 
@@ -128,6 +128,21 @@ def talk_nonsense(stage: Stage, number: int) -> int:
         assert not got or re.match(rb"HTTP/1\.1 (100|200|40[045]) ", got), what
 
     return by_many(stage, 4 * MESSAGES, attack)
+
+
+def garble_handshakes(stage: Stage, number: int) -> int:
+    """What is no TLS, or not all of it, or changed, is not answered."""
+    context = _tls(stage)
+    starts = _client_hello(context), SCRAPE[:-2] + f"Authorization: {LOGIN}".encode()
+
+    def attack(rng: Random) -> None:
+        if rng.random() < 0.2:  # a handshake in order, and no goodbye
+            return Client(stage.victim.address, context).__exit__()
+        sent = _spoil(rng, rng.choice(starts)) + b"\r\n\r\n"
+        got = exchange(stage, sent, half_closes=True)
+        assert b"HTTP/" not in got, f"{sent[:80]!r}: {got!r}"
+
+    return by_many(stage, 2 * MESSAGES, attack)
 
 
 def _spoil(rng: Random, request: bytes) -> bytes:
@@ -219,6 +234,30 @@ def few_descriptors(stage: Stage) -> None:
     stage.victim.prefix = ("sh", "-c", limit, "sh")
 
 
+def protected(stage: Stage) -> None:
+    """Want a client's certificate and a password."""
+    folder = stage.folder / "web"
+    folder.mkdir()
+    web = Web(folder)
+    pair = web.clients.issue("scraper")
+    file = web.write(CLIENTS, users(alice="right"))
+    stage.victim.flags.append(f"--web.config.file={file}")
+    stage.victim.tls, stage.victim.login = partial(web.trusting, pair), LOGIN
+
+
+def _tls(stage: Stage) -> ssl.SSLContext:
+    assert stage.victim.tls
+    return stage.victim.tls()
+
+
+def _client_hello(context: ssl.SSLContext) -> bytes:
+    outgoing = ssl.MemoryBIO()
+    client = context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="127.0.0.1")
+    with suppress(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
 _scene = partial(Scene, "network")
 SCENES = (
     _scene(crowd, 20),
@@ -226,4 +265,5 @@ SCENES = (
     _scene(hang_up, 8),
     _scene(talk_nonsense, 12),
     _scene(scrape_by_many, 6),
+    Scene("doors", garble_handshakes, 8, protected),
 )

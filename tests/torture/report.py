@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tests.tables import aligned
+
 FINDINGS = ("lost", "doubled", "fell", "misread", "crashed", "harmed")
 COLUMNS = ("tries", *FINDINGS, "left over")
 LEGEND = """\
@@ -12,7 +14,7 @@ doubled    rows that counted twice, or are shown before they are durable
 fell       counters that are lower than on an earlier page
 misread    values on a page that cannot be right, resets for nothing
 crashed    the exporter ended, hung, was late, let a resource grow, logged an error,
-           let somebody in who has no right or did not let in somebody who has
+           did not let somebody in who has a right, or answered somebody who has not
 harmed     errors that the application would not have seen alone, files of its that
            were touched, files left behind
 left over  rows lost or doubled where the promise does not reach: docs/limits.md"""
@@ -39,22 +41,10 @@ class Found:
 
 def table(rows: Sequence[tuple[str, str, Found]]) -> str:
     """Return what was found, as rows of group, sentence and findings, and the sum."""
-    width = max(len(sentence) for _, sentence, _ in rows) + 2
-    total: Counter[str] = Counter()
-    lines: list[str] = []
-    heading = ""
-    for group, sentence, found in rows:
-        if group != heading:
-            heading = group
-            lines += ["", _line(group.upper(), width, COLUMNS)]
-        lines.append(_line(sentence, width, _cells(found.counts)))
-        total += found.counts
-    return "\n".join([*lines, "", _line("ALL", width, _cells(total)), "", LEGEND])
-
-
-def _cells(counts: Counter[str]) -> list[str]:
-    return [str(counts[name]) for name in COLUMNS]
-
-
-def _line(name: str, width: int, cells: Sequence[str]) -> str:
-    return name.ljust(width) + "".join(cell.rjust(10) for cell in cells)
+    total = sum((found.counts for _, _, found in rows), Counter[str]())
+    counted = [(group, text, found.counts) for group, text, found in rows]
+    cells = [
+        (group, text, *(str(counts[name]) for name in COLUMNS))
+        for group, text, counts in [*counted, ("ALL", "", total)]
+    ]
+    return "\n".join([*aligned([("", "", *COLUMNS), *cells]), "", LEGEND])

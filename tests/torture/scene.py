@@ -3,7 +3,6 @@
 import random
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,14 +21,14 @@ class Scene:
     """A function that plays one try, and how often it is called at share 1.
 
     Its docstring is what the table prints; it may return how many tries it was.
-    ``setting`` is what has to be so before the exporter starts, and may be undone;
+    ``setting`` is what has to be so before the exporter starts;
     ``excused`` are words of errors in its log that are the scene's own.
     """
 
     group: str
     play: Callable[[Stage, int], int | None]
     tries: int
-    setting: Callable[[Stage], AbstractContextManager[None] | None] | None = None
+    setting: Callable[[Stage], object] | None = None
     excused: tuple[str, ...] = ()
 
     @property
@@ -53,8 +52,9 @@ class Scene:
         stage = Stage(folder, random.Random(f"{seed} {self.name}"), program)
         stage.excused = self.excused
         try:
-            setting = self.setting and self.setting(stage)
-            with setting or nullcontext(), stage:
+            if self.setting:
+                self.setting(stage)
+            with stage:
                 self._play(stage, seed, tries, say)
         except Exception:  # one that cannot be played must not hide the others
             stage.victim.crashes.append(traceback.format_exc())

@@ -1,6 +1,5 @@
 """Where scenes play: one exporter, HAK/GAL's databases, and the judge of each page."""
 
-import os
 import random
 import signal
 import threading
@@ -13,6 +12,7 @@ from typing import Self
 
 from exporter.commands.simulate import KNOWLEDGE_BASE_SCHEMA
 from exporter.recorder import PERFORMANCE_SCHEMA
+from tests.databases import traces
 from tests.exporters import read_state
 from tests.torture.calls import Calls
 from tests.torture.judge import Judge
@@ -27,7 +27,6 @@ from tests.torture.victim import (
     Victim,
     draw_headers,
 )
-from tests.webs import Web
 
 FEW_ROWS = 40
 SETTLE_SECONDS = 20.0
@@ -70,7 +69,6 @@ class Stage:
         self.story: list[str] = []
         self.excused: tuple[str, ...] = ()
         self.calls: Calls | None = None  # where they are watched
-        self.web: Web | None = None  # where TLS is wanted
         self._trouble: Counter[str] = Counter()
         self._texts: list[str] = []
         self._errors_told = 0
@@ -155,7 +153,7 @@ class Stage:
 
     def prune(self, store: Store, name: str, upto: int) -> None:
         self.tell(f"prune {name} up to {upto}")
-        store.prune(name, upto)
+        store.delete(name, f"WHERE id <= {upto}", lambda row: row.id <= upto)
 
     def prune_all(self) -> None:
         """Delete rows of each table, old ones and perhaps all."""
@@ -206,9 +204,9 @@ class Stage:
     ) -> Page | None:
         """Scrape; ``is_quiet`` while nothing is written and everything can be read."""
         self._expose()
-        before = _traces(self.victim.data)
+        before = traces(self.victim.data).items()
         page = self.victim.scrape(draw_headers(self.rng, timeout))
-        if changed := before ^ _traces(self.victim.data):
+        if changed := before ^ traces(self.victim.data).items():
             self.stores[0].harm.append(f"files are touched: {sorted(changed)}")
         self.tell(f"scrape {timeout or ''}")
         if page:
@@ -244,11 +242,6 @@ class Stage:
             self.victim.check()
         self.tell("settled")
         self.judge.settle(page)
-        if self.stores[0].is_open:
-            ((held,),) = self.stores[0].db.execute("SELECT COUNT(*) FROM facts")
-            if page.gauge("hakgal_facts") != held:  # read on since: a scrape late
-                page = self.victim.scrape({}) or page
-            self.judge.check_facts(page, held)
         return page
 
     def check_durable(self, page: Page) -> None:
@@ -256,7 +249,7 @@ class Stage:
         state = read_state(self.victim.state.parent)
         for table in self.judge.tables:
             spec, saved = table.spec, state[table.spec.name]
-            shown = rows_in(read_tally(spec, page.samples))
+            shown = rows_in(read_tally(spec, page))
             durable = saved["rows"] + saved["missed"]
             if spec.collector not in page.failed and shown > durable:
                 text = f"{spec.name}: {shown} rows shown, {durable} durable"
@@ -314,13 +307,3 @@ class Stage:
     def _expose(self) -> None:
         for table in self.judge.tables:
             table.expose()
-
-
-def _traces(folder: Path) -> set[tuple[object, ...]]:
-    """Return what can be seen of a folder's files: owner, mode, size, time, inode."""
-    found: set[tuple[object, ...]] = set()
-    for entry in os.scandir(folder):
-        stat = entry.stat(follow_symlinks=False)
-        owner = stat.st_uid, stat.st_gid, stat.st_mode
-        found.add((entry.name, *owner, stat.st_size, stat.st_mtime_ns, stat.st_ino))
-    return found

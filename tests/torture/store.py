@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tests.databases import beside
 from tests.torture.ledger import Ledger, Row
 from tests.torture.rows import Spec
 
@@ -78,13 +79,9 @@ class Store:
         """The exporter's collectors that read the file."""
         return tuple(spec.collector for spec in self.specs)
 
-    def side(self, suffix: str) -> Path:
-        """Return the path of a side file."""
-        return self.path.with_name(self.path.name + suffix)
-
     def check_closed(self) -> None:
         """Note side files that somebody else has left while the writer was gone."""
-        left = [suffix for suffix in SIDE_FILES if self.side(suffix).exists()]
+        left = [suffix for suffix in SIDE_FILES if beside(self.path, suffix).exists()]
         if left and not self.is_open:
             self.harm.append(f"left beside {self.path.name}: {left}")
 
@@ -94,7 +91,7 @@ class Store:
             self._db.close()
             self._db = None
         until = time.monotonic() + FOLD_SECONDS
-        while self.side("-wal").exists() and time.monotonic() < until:
+        while beside(self.path, "-wal").exists() and time.monotonic() < until:
             with self.unharmed("fold the log"), closing(_connect(self.path)) as db:
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self.check_closed()
@@ -121,24 +118,11 @@ class Store:
                     [Row(moment, n, row.key, row.value) for n, row in numbered]
                 )
 
-    def prune(self, name: str, upto: int) -> None:
-        """Delete the oldest rows."""
-        with self.unharmed("prune"):
-            self.db.execute(f"DELETE FROM {name} WHERE id <= ?", (upto,))
-            self.tables[name].prune(lambda row: row.id <= upto)
-
-    def clear(self, name: str) -> None:
-        """Delete all rows, as SQLite does it best: without a look at any."""
-        with self.unharmed("clear"):
-            self.db.execute(f"DELETE FROM {name}")
-            self.tables[name].prune(lambda row: True)
-
-    def delete(self, name: str, ids: set[int]) -> None:
-        """Delete any rows."""
-        marks = ", ".join(map(str, ids))
+    def delete(self, name: str, where: str, is_gone: Callable[[Row], bool]) -> None:
+        """Delete rows; without ``where`` all, which SQLite does without a look."""
         with self.unharmed("delete"):
-            self.db.execute(f"DELETE FROM {name} WHERE id IN ({marks})")
-            self.tables[name].prune(lambda row: row.id in ids)
+            self.db.execute(f"DELETE FROM {name} {where}")
+            self.tables[name].prune(is_gone)
 
     def run(self, statement: str) -> None:
         """Execute a statement that changes no row that is counted."""

@@ -1,6 +1,5 @@
 """The exporter under test: a process that is started, scraped, measured, killed."""
 
-import gzip
 import http.client
 import os
 import random
@@ -11,22 +10,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from prometheus_client.core import Metric
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from tests.exporters import parse_openmetrics
-from tests.servers import ROOT
-from tests.torture.rows import LABEL_LIMIT, QUERY_BUCKETS, Samples
+from tests import exporters
+from tests.servers import ROOT, find_free_port
+from tests.torture.rows import LABEL_LIMIT, QUERY_BUCKETS
 
 PROGRAM = ("-m", "exporter")
-HOST = "127.0.0.1"
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
@@ -48,39 +43,22 @@ def draw_headers(rng: random.Random, timeout_seconds: float | None = None) -> He
     return headers
 
 
-class Page:
-    """A page, whole: samples by name and by the values of their sorted labels."""
+class Page(exporters.Page):
+    """A page, when it was asked for and there, and all counters that never fall."""
 
-    def __init__(self, families: Iterable[Metric], started: float) -> None:
+    def __init__(self, text: str, started: float) -> None:
         self.started, self.ended = started, time.monotonic()
-        samples: dict[str, dict[tuple[str, ...], float]] = defaultdict(dict)
-        self.counters: dict[tuple[str, ...], float] = {}
-        for family in families:
-            for sample in family.samples:
-                labels = dict(sample.labels)
-                last = [labels.pop("le")] if "le" in labels else []
-                key = (*(labels[name] for name in sorted(labels)), *last)
-                assert key not in samples[sample.name], f"twice: {sample}"
-                samples[sample.name][key] = sample.value
-                is_kept = not sample.name.startswith(NOT_KEPT)
-                if family.type in COUNTING and is_kept:
-                    self.counters[sample.name, *key] = sample.value
-        self.samples: Samples = samples
-
-    def gauge(self, name: str, *labels: str) -> float | None:
-        """Return a value, None if it is not on the page."""
-        return self.samples[name].get(labels)
+        super().__init__(text)
+        self.counters: dict[tuple[object, ...], float] = {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in self.families.values()
+            for sample in family.samples
+            if family.type in COUNTING and not sample.name.startswith(NOT_KEPT)
+        }
 
     def resets(self, table: str) -> float:
         """Return how often counting has begun anew in a table."""
-        found = self.samples["hakgal_exporter_resets_total"].items()
-        return sum(number for labels, number in found if table in labels)
-
-    @property
-    def failed(self) -> set[str]:
-        """The collectors that failed."""
-        success = self.samples["hakgal_exporter_collector_success"]
-        return {name for (name,), value in success.items() if not value}
+        return self.sum("hakgal_exporter_resets_total", table=table)
 
 
 class Usage(NamedTuple):
@@ -100,8 +78,7 @@ class Victim:
 
     def __init__(self, folder: Path, program: tuple[str, ...] = PROGRAM) -> None:
         self.data = folder / "data"
-        self.disk = folder / "disk"
-        self.state = self.disk / "state" / "exporter-state.json"
+        self.state = folder / "state" / "exporter-state.json"
         self.log = folder / "exporter.log"
         self.program, self.prefix = program, tuple[str, ...]()
         self.environment: dict[str, str] = {}
@@ -109,7 +86,7 @@ class Victim:
         self.patience_seconds = ANSWER_SECONDS
         self.tls: Callable[[], ssl.SSLContext] | None = None
         self.login = ""
-        self.address = HOST, _find_port()
+        self.address = "127.0.0.1", find_free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self.flags = [
             f"--database.knowledge-base={self.data / 'hexagonal_kb.db'}",
@@ -232,27 +209,14 @@ class Victim:
         return float(times.user + times.system)
 
     def _fetch(self, headers: Headers) -> Page:
-        started, seconds = time.monotonic(), self.patience_seconds
+        started, tls = time.monotonic(), self.tls and self.tls()
         if self.login:
             headers = {**headers, "Authorization": self.login}
-        client = http.client.HTTPConnection(*self.address, seconds)
-        if self.tls:
-            tls = self.tls()
-            client = http.client.HTTPSConnection(
-                *self.address, timeout=seconds, context=tls
-            )
-        with closing(client):
-            client.request("GET", "/metrics", headers=dict(headers))
-            answer = client.getresponse()
-            body = answer.read()
+        seconds = self.patience_seconds
+        answer = exporters.request(self.address, "/metrics", headers, seconds, tls)
         if answer.status != 200:
-            raise ValueError(f"status {answer.status}, {body[:200]!r}")
-        if answer.headers["Content-Encoding"] == "gzip":
-            body = gzip.decompress(body)
-        is_rich = answer.headers["Content-Type"].startswith("application/")
-        return Page(
-            (parse_openmetrics if is_rich else parse_text)(body.decode()), started
-        )
+            raise ValueError(f"status {answer.status}, {answer.text[:200]!r}")
+        return Page(answer.text, started)
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
@@ -285,15 +249,3 @@ class Scraping:
             self.pages.append(page)
             if not self._again:
                 return
-
-
-def _find_port() -> int:
-    """Return a free port that no outgoing connection is given.
-
-    Connecting to a port of that kind while nobody listens can reach oneself.
-    """
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind((HOST, port))
-            return port
-    raise OSError("no port is free")

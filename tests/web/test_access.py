@@ -10,7 +10,7 @@ import bcrypt
 import pytest
 
 from exporter.web.access import Access
-from tests.certificates import names_of_localhost
+from tests.certificates import Authority, names_of_localhost
 from tests.clients import WAIT_SECONDS, Answer, Client, FakeSource, serving
 from tests.servers import wait_until
 from tests.webs import (
@@ -301,12 +301,15 @@ def test_what_is_not_tls_is_cut_off_without_an_answer(web: Web) -> None:
 @each_version
 def test_client_certificate_is_required(web: Web, version: ssl.TLSVersion) -> None:
     good = web.clients.issue("prometheus")
+    (elsewhere := web.file.with_name("elsewhere")).mkdir()
+    namesake = Authority(elsewhere, "clients")
     with serving(FakeSource(), access=Access(web.write(CLIENTS))) as address:
         assert attempt(address, web.trusting(good, highest=version)) == 200
         for pair, alert in (
             (None, "CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE"),
             (web.clients.issue("late", days=0), "CERTIFICATE_EXPIRED"),
             (web.servers.issue("stranger"), "UNKNOWN_CA"),
+            (namesake.issue("namesake"), "UNKNOWN_CA"),
         ):
             with pytest.raises(ssl.SSLError, match=alert):
                 attempt(address, web.trusting(pair, highest=version))

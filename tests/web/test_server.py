@@ -3,18 +3,15 @@
 import logging
 import socket
 import struct
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 import pytest
 
 from exporter.web import Server, listen_on_all
 from tests.clients import WAIT_SECONDS, Client, FakeSource, make_server, serving
-from tests.exporters import fetch, fetch_page, file_flags
-from tests.servers import ROOT, Processes, wait_until
+from tests.servers import wait_until
 
 GET = b"GET /-/healthy HTTP/1.1\r\nHost: test\r\n"
 HEALTHY = b"HAK/GAL exporter is healthy.\n"
@@ -99,23 +96,6 @@ def test_silent_and_dripping_clients_are_cut_off_and_a_running_scrape_is_not(
         source.gate.set()
         assert busy.read_answer().status == 200
         assert busy.is_closed()
-
-
-def test_few_descriptors_are_enough(
-    processes: Processes, folder: Path, free_port: int
-) -> None:
-    limited = 'ulimit -n 60; exec "$@"'
-    flags = [*file_flags(folder), f"--web.listen-address=127.0.0.1:{free_port}"]
-    command = ["sh", "-c", limited, "sh", sys.executable, "-m", "exporter", *flags]
-    process = processes.start(*command, PYTHONPATH=str(ROOT))
-    wait_until(lambda: "msg=listening" in processes.output(process), WAIT_SECONDS)
-    address = "127.0.0.1", free_port
-    with ExitStack() as stack:
-        for _ in range(60):
-            stack.enter_context(Client(address)).send(b"GET /")
-        wait_until(lambda: fetch(address, "/-/ready").status == 200, WAIT_SECONDS)
-        assert fetch_page(address).failed == set()
-    assert "level=error" not in processes.output(process)
 
 
 def test_head_is_get_without_the_body(client: Client) -> None:
