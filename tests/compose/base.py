@@ -5,6 +5,7 @@ In order: each test leaves the stack up for the next.
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -24,7 +25,9 @@ from tests.compose.stack import PATIENCE_SECONDS, Stack, open_sockets, running
 from tests.servers import ROOT, wait_until
 
 DEMO = "docker compose --profile demo up --detach --wait"
+END = "docker compose --project-name hakgal --profile demo down --volumes"
 OWN = "docker compose up --detach --wait"
+RELOAD = "docker compose kill --signal HUP prometheus"
 BASE = ("--file", "docker-compose.yml")
 SCALE = ("--file", "docker-compose.scale.yml")
 SERVICES = ("exporter", "prometheus", "alertmanager", "hakgal", "inbox")
@@ -125,17 +128,8 @@ def test_prometheus_reaches_alertmanager_and_it_the_inbox(stack: Stack) -> None:
 def test_containers_can_do_nothing_that_they_need_not(stack: Stack, name: str) -> None:
     container = stack.containers()[name]
     config, host = container["Config"], container["HostConfig"]
-    user = config["User"].partition(":")[0]
-    # The images of Prometheus and Alertmanager name theirs.
-    assert (user.isdecimal() and user != "0") or user == "nobody", user
     assert host["ReadonlyRootfs"]
-    assert not host["Privileged"]
-    assert host["CapDrop"] == ["ALL"]
     assert not host["CapAdd"]
-    assert host["SecurityOpt"] == ["no-new-privileges:true"]
-    assert 0 < host["PidsLimit"] <= 600
-    assert 0 < host["Memory"] <= 2 << 30
-    assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
     assert not host["Devices"]
     assert (host["PidMode"], host["IpcMode"]) == ("", "private")
     assert host["NetworkMode"] != "host"
@@ -152,12 +146,6 @@ def test_the_kernel_agrees(stack: Stack, name: str) -> None:
     assert "0" not in fields["Uid"].split()
     assert {int(fields[f"Cap{kind}"], 16) for kind in ("Eff", "Prm", "Bnd")} == {0}
     assert fields["NoNewPrivs"] == "1"
-
-
-@pytest.mark.parametrize("path", ["/opt/hakgal-exporter/x", "/data/x"])
-def test_a_container_cannot_write_beside_its_volumes(stack: Stack, path: str) -> None:
-    with pytest.raises(AssertionError, match="Read-only file system"):
-        stack.python("exporter", f"open('{path}', 'w')")
 
 
 def test_nothing_listens_beyond_loopback(stack: Stack, listening: set[str]) -> None:
@@ -192,6 +180,16 @@ def test_a_fault_arrives_as_a_notification(stack: Stack) -> None:
     (told,) = wait_until(lambda: stack.told_of("HakgalRowsRejected"), PATIENCE_SECONDS)
     assert "HakgalRowsRejected on exporter:8000, reason negative" in told
     assert "WARNING" in told
+    assert f"Dashboard: {stack.url('GRAFANA_PORT')}/d/" in told
+    assert f"Silence: {stack.url('ALERTMANAGER_PORT')}/#/silences/new?" in told
+    assert re.search("What to do: https://.*/runbooks.md#hakgalrowsrejected", told)
+
+
+def test_the_documented_reload_is_not_refused(stack: Stack) -> None:
+    moment = time.time()
+    stack.play(RELOAD)
+    query = f"prometheus_config_last_reload_success_timestamp_seconds > {moment}"
+    wait_until(partial(stack.prometheus().query, query), PATIENCE_SECONDS)
 
 
 def test_a_killed_exporter_loses_and_doubles_nothing(stack: Stack) -> None:
@@ -225,14 +223,6 @@ def settled(stack: Stack) -> Any:
     return page if page.sum("hakgal_exporter_backlog_rows") == 0 else None
 
 
-@pytest.mark.parametrize("name", SERVICES)
-def test_each_service_comes_back_from_a_restart(stack: Stack, name: str) -> None:
-    before = stack.pid(name)
-    stack.compose("restart", "--timeout", "20", name)
-    wait_until(lambda: stack.is_healthy(*SERVICES), PATIENCE_SECONDS)
-    assert stack.pid(name) != before
-
-
 def test_volumes_keep_their_data_and_nothing_else_stays(stack: Stack) -> None:
     moment = time.time()
     counted, resets = stack.page().sum(QUERIES), stack.page().sum(RESETS)
@@ -251,8 +241,8 @@ def test_volumes_keep_their_data_and_nothing_else_stays(stack: Stack) -> None:
     assert past["result"]
     assert amtool(stack, "silence", "query", "--quiet") == silence
     assert read_password(stack) == password
-    stack.compose("down", "--volumes", "--timeout", "20")
-    assert stack.docker("volume", "ls", "--quiet") == ""
+    # Its volumes stay for what comes next, which has to find a clean place.
+    stack.compose("down", "--timeout", "20")
 
 
 def amtool(stack: Stack, *words: str) -> str:
@@ -298,6 +288,14 @@ def test_own_files_are_read_and_left_as_they_are(folder: Path) -> None:
     with running(own(folder, "1000")) as stack:
         assert "hakgal" not in stack.containers()
         assert stack.page()("hakgal_facts") == 7
+        assert stack.page().sum(RESETS) == 0
+        facts = "max_over_time(hakgal_facts[1h])"
+        found = wait_until(partial(stack.prometheus().query, facts), PATIENCE_SECONDS)
+        assert [value for _, value in found] == [7], "the demo's rows are in there"
+        stack.play(END)
+        volumes = stack.docker("volume", "ls", "--quiet").split()
+        used = VOLUMES - {"hakgal"}
+        assert {name.removeprefix("hakgal-own_") for name in volumes} == used
         with closing(sqlite3.connect(folder / "hexagonal_kb.db")) as db:
             with db:
                 db.execute("INSERT INTO facts(statement) VALUES ('eighth')")
@@ -306,9 +304,14 @@ def test_own_files_are_read_and_left_as_they_are(folder: Path) -> None:
     assert listing(folder) == before
 
 
-def test_check_says_what_is_wrong_with_the_user(folder: Path) -> None:
+def test_check_says_what_is_wrong_with_the_user_which_can_be_mended(
+    folder: Path,
+) -> None:
     with running(own(folder, "1001")) as stack:
         up = stack.page().by("database", "hakgal_up")
         assert up == {"knowledge_base": 0, "performance": 0}
         with pytest.raises(AssertionError, match="Permission denied"):
             stack.check()
+        mended = own(folder, "1000")
+        mended.up()
+        assert "no problems" in mended.check()

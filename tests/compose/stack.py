@@ -29,7 +29,7 @@ class Stack:
 
     def __init__(self, start: str, **environment: str) -> None:
         """Take the line that starts it, as the documentation has it."""
-        assert any(start in path.read_text() for path in DOCUMENTED), start
+        assert_documented(start)
         before, up, after = start.partition(" up ")
         self._start = f"{before}{up}{OFFLINE} {after}"
         self._compose = shlex.split(before)
@@ -42,6 +42,11 @@ class Stack:
     def up(self) -> None:
         """Start it, or what is missing of it, and wait until all is healthy."""
         self._run(shlex.split(self._start))
+
+    def play(self, line: str) -> None:
+        """Run another line of the documentation."""
+        assert_documented(line)
+        self._run(shlex.split(line))
 
     def compose(self, *words: str) -> str:
         """Return what a subcommand of compose prints; it has to succeed."""
@@ -84,7 +89,7 @@ class Stack:
 
     def url(self, port: str) -> str:
         """Return the address of a published port, by the variable that moves it."""
-        return f"http://127.0.0.1:{self._ports[port]}"
+        return f"http://localhost:{self._ports[port]}"
 
     def page(self) -> Page:
         """Return the exporter's page."""
@@ -114,6 +119,10 @@ class Stack:
         )
         assert done.returncode == 0, f"{command}: {(done.stdout + done.stderr)[-8000:]}"
         return done.stdout
+
+
+def assert_documented(line: str) -> None:
+    assert any(line in path.read_text() for path in DOCUMENTED), line
 
 
 @contextmanager

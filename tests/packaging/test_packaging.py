@@ -109,7 +109,7 @@ def test_the_state_is_where_the_service_may_write() -> None:
 
 @pytest.mark.parametrize("sign", ["", "#?"], ids=["as shipped", "uncommented"])
 def test_shipped_settings_are_read_and_valid(sign: str) -> None:
-    file = OPTIONS["EnvironmentFile"].removeprefix("-")
+    file = OPTIONS["EnvironmentFile"].removeprefix("-").replace("%N", UNIT.stem)
     lines = re.findall(rf"(?m)^{sign}(HAKGAL_\w+)=(.+)$", DEFAULTS)
 
     assert DEFAULTS.startswith(f"# {file}:")
