@@ -17,7 +17,6 @@ class Expected:
     def __init__(self, words: str, fate: str) -> None:
         self.alert, self.severity, *rest = words.split()
         self.fate = fate
-        self.stays = "stays" in rest
         self.labels = dict(word.split("=") for word in rest if "=" in word)
         self.job = self.labels.pop("job", HAKGAL)
         self.name = f"{self.alert} {self.severity}"

@@ -72,7 +72,7 @@ def _cells(act: Act, line: Line) -> list[str]:
     words = UNTOLD.get(expected.fate, "")
     begun = seconds(act.caused, "pending", "firing")
     told, over = seconds(act.caused, *TOLD_OF), seconds(act.mended, *TOLD_OVER)
-    gone = ["stays"] if expected.stays else seconds(act.mended, "resolved")
+    gone = seconds(act.mended, "resolved")
     if expected.fate == HELD:
         words = ", ".join(sorted(line.holders)) or MISSING
     if words:

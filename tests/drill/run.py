@@ -40,8 +40,6 @@ class Line:
         """Return what was to be seen before the fault was mended, or after it."""
         if not is_mended:
             columns = ("pending", "firing", *FIRST_HALF.get(self.expected.fate, ()))
-        elif self.expected.stays:
-            columns = ()
         else:
             columns = ("resolved", *SECOND_HALF.get(self.expected.fate, ()))
         return [column for column in columns if column not in self.moments]

@@ -19,6 +19,7 @@ SELECTOR = re.compile(
         (?: \[ (?P<range> [^]]+ ) \] )?""",
     re.VERBOSE,
 )
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 KEYWORDS = {"and", "or", "unless", "offset", "bool"}
 
 
@@ -39,6 +40,11 @@ class Selector(NamedTuple):
     def is_foreign(self) -> bool:
         """Tell whether Prometheus or Alertmanager shows it of itself."""
         return self.metric.startswith(("prometheus_", "alertmanager_"))
+
+
+def length(duration: str) -> int:
+    """Return the seconds of a duration such as ``1h30m``."""
+    return sum(int(n) * SECONDS[u] for n, u in re.findall(r"(\d+)([smhd])", duration))
 
 
 def selectors(expression: str) -> list[Selector]:

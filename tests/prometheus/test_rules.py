@@ -17,6 +17,7 @@ from tests.prometheus.shipped import (
     RULES,
     THRESHOLDS,
     Rule,
+    length,
     selectors,
 )
 from tests.servers import ROOT, Servers
@@ -24,10 +25,9 @@ from tests.servers import ROOT, Servers
 TRIALS = sorted(Path(__file__).parent.glob("rules/*.yml"))
 GOLDEN = ROOT / "tests" / "contract" / "golden" / "metrics.txt"
 SMOOTHING = {
-    *("avg_over_time", "count_over_time", "max_over_time", "min_over_time"),
+    *("count_over_time", "last_over_time", "max_over_time", "min_over_time"),
     *("deriv", "increase", "rate", "resets"),
 }
-SECONDS = {"m": 60, "h": 3600, "d": 86400}
 OF_TARGETS = {"job", "instance", "zone"}  # the last as users add their own
 # Labels of which the golden page has all values.
 CLOSED = {"collector", "database", "outcome", "reason", "result", "table"}
@@ -121,12 +121,19 @@ def test_alert_says_all_that_it_should(alert: Rule) -> None:
 
 @each_alert
 def test_alert_survives_a_lost_scrape(alert: Rule) -> None:
-    """Gauges are looked at over a range; absent() is meant to see what is not there."""
-    steady = re.compile(r":(rate|ratio_rate|mean|increase|threshold$)")
+    """Two of three, at each interval up to 2 min. `up` is there for lost ones too."""
+    steady = re.compile(r":(rate|ratio_rate|mean|increase|threshold$|group$)")
     for metric, function, _, range_ in alert.selectors:
-        if function != "absent" and not steady.search(metric):
+        if metric == "up" and not range_:
+            assert length(alert.hold) > 2 * 60
+        elif function != "absent" and not steady.search(metric):
             assert function in SMOOTHING, metric
-            assert int(range_[:-1]) * SECONDS[range_[-1]] >= 4 * 15, metric
+
+
+def test_windows_hold_two_samples_at_each_interval() -> None:
+    ranges = {s.range for rule in RULES for s in rule.selectors if s.range}
+
+    assert min(map(length, ranges)) >= 5 * 60
 
 
 @each_alert
