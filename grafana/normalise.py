@@ -11,6 +11,7 @@ with the place and the remedy, and then nothing is written.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,16 @@ FIXED = {"editable": False, "version": 1}
 # What a variable is set to until somebody chooses: all, or Grafana's default source.
 ALL = {"selected": True, "text": ["All"], "value": ["$__all"]}
 DEFAULT = {"selected": False, "text": "default", "value": "default"}
+# Told apart by colour-blind people as well; vermilion is only for critical and bad.
+COLOURS = {
+    *("#0072B2", "#009E73", "#56B4E9", "#8C8C8C"),
+    *("#CC79A7", "#D55E00", "#E69F00", "#F0E442", "text", "transparent"),
+}
+COLOUR_MODES = {"fixed", "palette-classic", "thresholds"}
+WITHOUT_UNIT = {"heatmap", "state-timeline"}
+# What the longest name of an alert needs, 28 characters.
+ALERT_WIDTH = 240
+KEEPS_CHOICE = "${__url_time_range}&${__all_variables}"
 LEFT_BEHIND = (
     *("__elements", "__inputs", "__requires", "gnetId", "id", "iteration"),
     "preload",
@@ -126,6 +137,13 @@ def find_errors(dashboard: Json, stem: str) -> Iterator[str]:
         for error in _panel_errors(panel):
             yield f"panel {panel.get('title', '?')!r}: {error}"
     yield from _layout_errors(panels)
+    for annotation in dashboard.get("annotations", {}).get("list", ()):
+        is_line = "offset $__interval" in annotation.get("expr", "")
+        if not (is_line or annotation.get("useValueForTime")):
+            yield (
+                f"annotation {annotation.get('name')!r} would cover the graphs; draw a"
+                " line where it starts: `x unless x offset $__interval`"
+            )
     titles = [panel.get("title") for panel in panels if panel.get("type") != "row"]
     for title in sorted({str(t) for t in titles if titles.count(t) > 1}):
         yield f"two panels {title!r}; say what differs"
@@ -156,6 +174,47 @@ def _panel_errors(panel: Json) -> Iterator[str]:
             return
     if not panel.get("description"):
         yield "has no description; say what it shows and what is normal"
+    yield from _looks_errors(panel, panel.get("fieldConfig", {}).get("defaults", {}))
+
+
+def _looks_errors(panel: Json, defaults: Json) -> Iterator[str]:
+    """Yield what only those who look at a panel would notice."""
+    kind = panel["type"]
+    if kind not in ("stat", "bargauge") and "noValue" in defaults:
+        yield "has a noValue, which labels each tick or cell; say it in the description"
+    if kind not in WITHOUT_UNIT and defaults.get("unit", "none") == "none":
+        yield "has values without a unit; short is for mere numbers"
+    mode = defaults.get("color", {}).get("mode", "fixed")
+    if mode not in COLOUR_MODES:
+        yield f"colours by {mode!r}; take one of {', '.join(sorted(COLOUR_MODES))}"
+    text = json.dumps(panel)
+    used = set(re.findall(r'"(?:color|fixedColor)": "([^"]+)"', text))
+    if strange := used - COLOURS:
+        yield (
+            f"uses {', '.join(sorted(strange))}; colour-blind people tell apart"
+            f" {', '.join(sorted(COLOURS))}"
+        )
+    if kind == "stat" and not any(
+        KEEPS_CHOICE in link["url"] for link in defaults.get("links", ())
+    ):
+        yield f"leads nowhere; link what explains it, with ?{KEEPS_CHOICE}"
+    steps = defaults.get("thresholds", {}).get("steps")
+    if kind == "stat" and (not steps or steps[0]["color"] != "text"):
+        yield "has a noValue as good or bad; its lowest threshold's colour must be text"
+    if '"from": null' in text:
+        yield "maps values from null, but Grafana 9.4 takes null for 0; write -1e9"
+    if kind == "table" and re.search(r'"renameByName": \{[^}]*": "[a-z]', text):
+        yield "has a column whose title starts in lower case"
+    if kind == "table" and '"alertname": "Alert"' in text:
+        widths = [
+            entry.get("value", 0)
+            for override in panel["fieldConfig"]["overrides"]
+            if override["matcher"]["options"] == "Alert"
+            for entry in override["properties"]
+            if entry["id"] == "custom.width"
+        ]
+        if max(widths, default=0) < ALERT_WIDTH:
+            yield f"cuts the names of alerts; set custom.width to {ALERT_WIDTH} or more"
 
 
 def _layout_errors(panels: list[Json]) -> Iterator[str]:

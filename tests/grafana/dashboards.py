@@ -13,7 +13,7 @@ FILES = sorted((GRAFANA / "dashboards").glob("*.json"))
 MAY_BE_EMPTY = "Empty when all is well."
 # What Grafana fills in: all is chosen, 6 h are shown on a panel of 360 points.
 FILLED = {"$__rate_interval": "1m", "$__interval_ms": "60000", "$__range": "6h"}
-FILLED |= {"$job": ".+", "$instance": ".+"}
+FILLED |= {"$__interval": "60s", "$__from": "0", "$job": ".+", "$instance": ".+"}
 
 Json = dict[str, Any]
 
@@ -36,6 +36,13 @@ class Panel:
     @property
     def targets(self) -> list[Json]:
         return list(self.json.get("targets", ()))
+
+    @property
+    def colours(self) -> list[str]:
+        """Return the colour of each target of a stat of which only one answers."""
+        overrides = json.dumps(self.json["fieldConfig"]["overrides"])
+        each = r'byFrameRefID.+?"fixedColor": "([^"]+)"'
+        return re.findall(each, overrides) if self.kind == "stat" else []
 
     @property
     def may_be_empty(self) -> bool:

@@ -21,7 +21,8 @@ ASKED = "\n".join(target["expr"] for panel in PANELS for target in panel.targets
 CHOSEN = {("job", "=~", "$job"), ("instance", "=~", "$instance")}
 OR_NONE = {("job", "=~", "$job|"), ("instance", "=~", "$instance|")}
 OF_THE_MONITORING = {"Watchdog", "(Prometheus|Alertmanager|Grafana).+"}
-# Prometheus makes these, or every program has them; job="hakgal" makes them ours.
+# Of these Prometheus or every program has some; what only exporters have chooses ours.
+OF_EXPORTERS = re.compile(r"on \(job, instance\)[^{]* instance:(up:group|hakgal_)")
 OF_ALL_TARGETS = {
     *("process_resident_memory_bytes", "process_start_time_seconds"),
     *("scrape_duration_seconds", "scrape_samples_post_metric_relabeling", "up"),
@@ -32,6 +33,7 @@ COMMON = {"tags": ["hakgal"], "timezone": "utc", "refresh": "1m", "graphTooltip"
 LINK = {"tags": ["hakgal"], "includeVars": True, "keepTime": True}
 VARIABLE = {"multi": True, "includeAll": True, "allValue": ".+", "refresh": 2}
 RANGE = re.compile(r"\$__rate_interval|\$__range(:1m)?|5m|15m|1h|24h")
+ANNOTATIONS: Any = LOADED["hakgal-overview"]["annotations"]["list"]
 each_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.name)
 
 
@@ -39,9 +41,12 @@ each_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.na
 def test_dashboard_keeps_the_conventions(name: str) -> None:
     dashboard: Any = LOADED[f"hakgal-{name}"]
     (link,) = dashboard["links"]
+    firing, restarts = dashboard["annotations"]["list"]
     source, *chosen = dashboard["templating"]["list"]
 
-    assert "?" in dashboard["description"]
+    assert re.fullmatch(r"[^.?]+\? .+\.", dashboard["description"])
+    assert firing["enable"] == (name == "alerts")
+    assert [firing | {"enable": False}, restarts] == ANNOTATIONS
     assert dashboard.items() >= COMMON.items()
     assert link.items() >= LINK.items()
     assert source["name"] == "datasource"
@@ -53,10 +58,6 @@ def test_overview_is_seen_without_scrolling_and_leads_on() -> None:
     for panel in LOADED["hakgal-overview"]["panels"]:
         # 30 pixels a row and 8 between, 1080 less what browser and Grafana take.
         assert (panel["gridPos"]["y"] + panel["gridPos"]["h"]) * 38 <= 1080 - 280
-        if panel["type"] == "stat":
-            (link,) = panel["fieldConfig"]["defaults"]["links"]
-            assert "${__url_time_range}" in link["url"]
-            assert "${__all_variables}" in link["url"]
     linked = re.findall(r"/d/([\w-]+)", "".join(file.read_text() for file in FILES))
     assert set(linked) <= set(LOADED)
 
@@ -69,7 +70,6 @@ def test_panel_says_what_it_shows(panel: Panel) -> None:
     defaults = panel.json["fieldConfig"]["defaults"]
     description = panel.json["description"]
 
-    assert len(description) > 40
     assert panel.may_be_empty or MAY_BE_EMPTY[:-1] not in description
     if panel.kind in ("stat", "bargauge"):
         assert defaults["noValue"]
@@ -87,7 +87,7 @@ def test_panel_says_what_it_shows(panel: Panel) -> None:
 def test_panel_asks_for_the_chosen_instances(panel: Panel) -> None:
     for target in panel.targets:
         # In "x and ALERTS" the left side has chosen already.
-        filtered = r"and ignoring \(alertstate\) ALERTS\{[^}]*\}"
+        filtered = r"and (on|ignoring) \([\w, ]+\) (ALERTS|instance:up:group)(\{.*?\})?"
         found = selectors(re.sub(filtered, "", target["expr"]))
         assert found, target["expr"]
         for one in found:
@@ -96,7 +96,7 @@ def test_panel_asks_for_the_chosen_instances(panel: Panel) -> None:
                 ours = name == "Hakgal.+" and one.matchers >= OR_NONE
                 assert ours or name in OF_THE_MONITORING
             elif not one.is_foreign:
-                is_ours = ("job", "=", "hakgal") in one.matchers
+                is_ours = OF_EXPORTERS.search(target["expr"])
                 assert one.matchers >= CHOSEN, target["expr"]
                 assert is_ours or one.metric not in OF_ALL_TARGETS, target["expr"]
             assert not one.range or RANGE.fullmatch(one.range), target["expr"]
@@ -113,6 +113,15 @@ def test_each_metric_is_shown_or_said_not_to_be() -> None:
     }
 
     assert METRICS.keys() - shown == set(NOT_SHOWN)
+
+
+def test_headline_figures_are_coloured_by_their_limits() -> None:
+    for panel in (panel for panel in PANELS if panel.kind == "stat"):
+        asked = "\n".join(target["expr"] for target in panel.targets)
+        for quantity in re.findall(r"instance\w*:(hakgal_\w+):(?!p\d)", asked):
+            if f"instance:{quantity}:threshold" in RECORDED:
+                assert f"instance:{quantity}:threshold{{" in asked, panel.name
+                assert panel.colours == ["text", "#E69F00", "#D55E00"], panel.name
 
 
 def test_each_limit_is_drawn() -> None:

@@ -87,7 +87,7 @@ def start_exporter(processes: Processes, folder: Path) -> str:
     assert run("simulate", *flags[:2], "--rate=2000", "--duration=1").returncode == 0
     host, port = Command(processes, find_free_port(), *flags).start().address
     simulate = sys.executable, "-m", "exporter", "simulate", *flags[:2], "--rate=50"
-    processes.start(*simulate, PYTHONPATH=str(ROOT))
+    processes.start(*simulate, "--fault=slow-queries", PYTHONPATH=str(ROOT))
     return f"{host}:{port}"
 
 
@@ -95,9 +95,14 @@ def start_exporter(processes: Processes, folder: Path) -> str:
 def test_panel_finds_what_it_looks_for(watched: Watched, panel: Panel) -> None:
     # One is chosen as Grafana writes it: what a regular expression means is escaped.
     one = {"instance": watched.exporters[0].replace(".", r"\\."), "job": "hakgal"}
+    if panel.colours:
+        for choice in ({}, one):
+            wait_until(partial(one_answers, watched, panel, choice), PATIENCE_SECONDS)
+        return
     for target in panel.targets:
         for choice in ({}, one):
-            if target["exemplar"]:  # asked for its exemplars, draws nothing itself
+            # Asked for its exemplars, or says what there is not: draws nothing itself.
+            if target["exemplar"] or target["legendFormat"].startswith("no "):
                 assert watched.ask(target, **choice) == []
                 continue
             # On a busy machine a scrape may be late; with the next, all is there again.
@@ -108,6 +113,16 @@ def test_panel_finds_what_it_looks_for(watched: Watched, panel: Panel) -> None:
             elif panel.kind == "timeseries":
                 names = [name_of(target, s["metric"]) for s in series]
                 assert len(names) == len(set(names)), names
+            elif panel.kind == "table":
+                columns = panel.json["transformations"][-1]["options"]
+                shown = {label for s in series for label in s["metric"]}
+                assert (
+                    shown <= (columns["excludeByName"] | columns["renameByName"]).keys()
+                )
+
+
+def one_answers(watched: Watched, panel: Panel, choice: dict[str, str]) -> bool:
+    return sum(len(watched.ask(target, **choice)) for target in panel.targets) == 1
 
 
 def name_of(target: Json, labels: dict[str, str]) -> str:

@@ -36,6 +36,16 @@ REFUSED: dict[str, Callable[[Json], None]] = {
     "overlaps": at(1, 6),
     "hole in row": at(0, 5),
     "wider than the page": at(20, 6),
+    "has a noValue": in_panel(type="table"),
+    "values without a unit": in_panel(fieldConfig={"defaults": {}}),
+    "leads nowhere": in_panel(fieldConfig={"defaults": {}}),
+    "colour must be text": in_panel(fieldConfig={"defaults": {}}),
+    "colours by 'x'": in_panel(fieldConfig={"defaults": {"color": {"mode": "x"}}}),
+    "uses #FF0000": in_panel(color="#FF0000"),
+    "cuts the names": in_panel(type="table", renamed={"alertname": "Alert"}),
+    "starts in lower case": in_panel(type="table", renameByName={"slo": "slo"}),
+    "takes null for 0": in_panel(options={"from": None, "to": 0}),
+    "would cover": lambda d: d["annotations"]["list"][0].update(expr="ALERTS"),
 }
 
 
