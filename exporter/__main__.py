@@ -13,17 +13,17 @@ COMMANDS = ("demo", "simulate", "check", "backfill", "healthcheck")
 DEPENDENCIES = ("prometheus_client", "psutil", "tornado", "yaml")
 HELP = """\
 Without a command, it serves metrics. The commands:
-  demo         make databases, simulate HAK/GAL's activity, serve metrics
-  simulate     write simulated activity into given databases
-  check        say what is wrong with the configuration and the databases
-  backfill     write the old monitor's history as OpenMetrics, for promtool
-  healthcheck  ask a running exporter whether it is healthy
+  demo         create databases, simulate HAK/GAL's activity and serve metrics
+  simulate     write simulated activity into databases
+  check        check the configuration, the databases and the addresses
+  backfill     export the old monitor's history as OpenMetrics, for promtool
+  healthcheck  check whether a running exporter is healthy
 
 'hakgal-exporter COMMAND --help' lists a command's flags."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 1 on failure, 2 on wrong settings."""
+    """Run a command and return its exit code: 0, 1 on failure, 2 on bad settings."""
     try:
         return _run(list(sys.argv[1:] if arguments is None else arguments))
     except ConfigError as error:
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         missing = ", ".join(name for name in DEPENDENCIES if not find_spec(name))
         print(
-            f"hakgal-exporter: not installed: {missing}; with --no-deps there is only"
-            " exporter.recorder, for the rest run pip install without it",
+            f"hakgal-exporter: not installed: {missing}; run pip install without"
+            " --no-deps, which is enough only for exporter.recorder",
             file=sys.stderr,
         )
         return 1
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     name = words.pop(0) if words and words[0] in COMMANDS else ""
-    # A command is a function of this name, in a module of this name.
+    # A command is a function and a module of the same name.
     module = {"": "serve", "demo": "simulate"}.get(name, name)
     command = getattr(import_module(f"exporter.commands.{module}"), name or "serve")
     parser = argparse.ArgumentParser(

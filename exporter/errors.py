@@ -1,18 +1,15 @@
-"""What can go wrong, as one family tree.
+"""The exporter's exceptions.
 
-Each message says what was attempted, on what, and what to do about it.
+Each message says what was attempted, on what, and what to do.
 """
 
 
 class ExporterError(Exception):
-    """Anything that the exporter raises on purpose."""
+    """Base of all exceptions that the exporter raises itself."""
 
 
 class ConfigError(ExporterError):
-    """One or more settings are wrong.
-
-    ``problems`` holds one line for each, all found at once.
-    """
+    """One or more settings are wrong; ``problems`` holds one line for each."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))

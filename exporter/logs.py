@@ -1,6 +1,6 @@
-"""Log lines: one event a line, as logfmt or JSON.
+"""Logging: one event per line, as logfmt or JSON.
 
-``logger.info("listening", extra={"fields": {"address": ":8000"}})``: phrase and facts.
+Use: ``logger.info("listening", extra={"fields": {"address": ":8000"}})``.
 """
 
 import json
@@ -10,23 +10,23 @@ import select
 from datetime import UTC, datetime
 from typing import TextIO
 
-LONGEST = 1500  # characters of a value; more than two of them fit into a pipe's page
+LONGEST = 1500  # characters of a value; two such values fit into one page of a pipe
 
 
 def configure(level: str, format: str, stream: TextIO | None = None) -> None:
-    """Send everything from a level up to a stream, stderr if none is given."""
+    """Log messages of at least this level to a stream, by default stderr."""
     handler = _Handler(stream)
     handler.setFormatter(_Lines(is_json=format == "json"))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    # What clients send that is no HTTP; it is their business.
+    # Tornado warns of clients that send malformed HTTP; we do not need that.
     logging.getLogger("tornado.general").setLevel(logging.ERROR)
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes lines, but never waits for whoever reads them.
+    """Writes lines, but never waits for the reader.
 
-    A pipe or terminal that nobody reads would hold up every scrape that has something
-    to say. Such lines are lost; the next one says how many.
+    A pipe or terminal that nobody reads would block every scrape that logs something.
+    Such lines are lost; the next line that is written says how many.
     """
 
     _lost = 0
@@ -40,11 +40,11 @@ class _Handler(logging.StreamHandler[TextIO]):
         self._lost = 0
         super().emit(record)
 
-    def _has_room(self) -> bool:  # for a page
+    def _has_room(self) -> bool:  # for one page
         try:
             return bool(select.select([], [self.stream], [], 0)[1])
         except (TypeError, ValueError, OSError):
-            return True  # in memory, closed, or a system that can tell of sockets only
+            return True  # in memory, closed, or on Windows, which polls only sockets
 
 
 class _Lines(logging.Formatter):
@@ -76,5 +76,5 @@ def _logfmt(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     if text.isprintable() and re.fullmatch(r'[^\s="]+', text):
         return text
-    # If anything does not print, all that is not ASCII is escaped with it.
+    # If any character is not printable, all non-ASCII ones are escaped.
     return json.dumps(text, ensure_ascii=not text.isprintable())

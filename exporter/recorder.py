@@ -1,17 +1,17 @@
-"""What HAK/GAL calls to record its queries and cache look-ups.
+"""Record queries and cache look-ups in the performance database, from within HAK/GAL.
 
     recorder = Recorder("data/hakgal_performance.db")
     recorder.record_query(0.012, "search_knowledge")
 
-Recording appends to a list, never raises and never waits for the database. A thread
-commits the list every 100 ms. A process that is killed loses its last 100 ms, with
-``durable=True`` nothing: each call waits for its commit. While the database cannot be
-written, events wait in memory. In WAL mode a power cut may cost the newest commits too.
+Recording appends to a list; it never raises and never waits for the database. A thread
+commits the list every 100 ms. A killed process loses its last 100 ms, or nothing with
+``durable=True``: then each call waits for its commit. While the database cannot be
+written, events wait in memory. In WAL mode, a power cut may lose the newest commits.
 
-Handlers of signals may record, as only the thread uses the file; but what starts it, a
-first event or one after ten quiet seconds, must not interrupt ``Thread.start`` itself.
-An event whose values raise when asked for, or that SQLite refuses, counts as missed.
-Standard library only; on Linux, macOS and Windows.
+Signal handlers may record: only the thread uses the file. But the event that starts the
+thread (the first, or the first after ten idle seconds) must not interrupt
+``Thread.start`` itself. An event counts as missed if its values raise an exception or
+SQLite rejects it. Standard library only; runs on Linux, macOS and Windows.
 """
 
 import atexit
@@ -31,7 +31,7 @@ from typing import Any, Self, TypeVar
 from warnings import warn
 from weakref import WeakSet
 
-# HAK/GAL's own tables. The recorder fills two; the first was the old monitor's.
+# The recorder fills the last two; the first belonged to the old monitor.
 PERFORMANCE_SCHEMA = """
 CREATE TABLE IF NOT EXISTS performance_metrics (
     id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT DEFAULT CURRENT_TIMESTAMP,
@@ -48,18 +48,18 @@ QUERIES = "query_times(timestamp, query_time, query_type, success)"
 LOOKUPS = "cache_events(timestamp, response_time, cache_key, hit)"
 INSERT = "INSERT OR IGNORE INTO {} VALUES (datetime(?, 'unixepoch'), ?, ?, ?)"
 SKIP_IDS = "UPDATE sqlite_sequence SET seq = seq + ? - 1 WHERE name = ?"
-# Ids rise with time, so that only the oldest rows are looked at.
+# Ids increase with time, so only the oldest rows are read.
 PRUNE = """DELETE FROM {0} WHERE id <= (
     SELECT MAX(id) FROM (SELECT id, timestamp FROM {0} ORDER BY id LIMIT 500)
     WHERE datetime(timestamp) < datetime('now', ?))"""
-LEAST_KEEP = timedelta(minutes=10)  # an exporter may be restarted meanwhile
-LONGEST_TEXT = 1_000_000  # characters; the rest is cut off
-COMMIT_SECONDS = 0.1  # events are gathered that long
-PAUSE_SECONDS = 0.0002  # until who waits for a commit looks again
-RETRY_SECONDS = 0.001  # after a failure; ever longer, up to COMMIT_SECONDS
-LASTING = 16  # failures in a row, over one second or two: the application is told
-CONFIRM_SECONDS = 1.0  # the longest that a durable call, or the end, waits
-IDLE_SECONDS = 10.0  # without events, until the thread ends and the file is closed
+LEAST_KEEP = timedelta(minutes=10)  # enough for a restart of the exporter
+LONGEST_TEXT = 1_000_000  # characters; longer text is truncated
+COMMIT_SECONDS = 0.1  # the interval between commits
+PAUSE_SECONDS = 0.0002  # between checks while waiting for a commit
+RETRY_SECONDS = 0.001  # after a failure; grows up to COMMIT_SECONDS
+LASTING = 16  # failures in a row, within one or two seconds, before a log message
+CONFIRM_SECONDS = 1.0  # the longest wait of a durable call, and at exit
+IDLE_SECONDS = 10.0  # without events, before the thread ends and closes the file
 F = TypeVar("F", bound=Callable[..., Any])
 logger = logging.getLogger(__name__)
 
@@ -67,9 +67,9 @@ logger = logging.getLogger(__name__)
 class Recorder(AbstractContextManager["Recorder"]):
     """Records into one performance database, from any number of threads.
 
-    The file and its tables are made if they are missing. A forked child's recorder
-    begins empty. A fork waits until the file is closed, some milliseconds; connections
-    of the application's own must not be open over it, because SQLite forbids that.
+    The file and its tables are created if they are missing. In a forked child, the
+    recorder starts empty. A fork waits a few milliseconds until the file is closed. The
+    application must not keep its own connections open over a fork: SQLite forbids it.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class Recorder(AbstractContextManager["Recorder"]):
         durable: bool = False,
         buffered_events: int = 50_000,
     ) -> None:
-        """Open nothing yet: that is left to the first event.
+        """Create the recorder; the first event opens the file.
 
         Args:
-            keep: delete rows that are older, a few with each commit; at least ten
-                minutes. What the exporter has not read by then it reports as missed.
-            durable: let each call wait for its commit, but for a second at most.
-            buffered_events: the most that wait, at some 200 bytes, for a database that
-                cannot be written. Others are dropped; the exporter calls them missed.
+            keep: delete older rows, a few with each commit; at least ten minutes. The
+                exporter reports rows that it has not read by then as missed.
+            durable: make each call wait for its commit, but at most one second.
+            buffered_events: the most events that wait, at about 200 bytes each, while
+                the database cannot be written. The exporter reports others as missed.
 
         Raises:
             ValueError: ``keep`` or ``buffered_events`` is too small.
@@ -106,19 +106,19 @@ class Recorder(AbstractContextManager["Recorder"]):
     def record_query(
         self, seconds: float, query_type: str | None = None, success: bool = True
     ) -> None:
-        """Record a query that took so long."""
+        """Record a query of this duration."""
         self._put((QUERIES, time(), seconds, query_type, success))
 
     def record_cache_event(
         self, hit: bool = True, key: str | None = None, seconds: float | None = None
     ) -> None:
-        """Record a look-up in the cache: whether it hit, and how long it took."""
+        """Record a cache look-up: whether it hit, its key and its duration."""
         self._put((LOOKUPS, time(), seconds, key, hit))
 
     def query(self, query_type: str | None = None) -> "Timing":
-        """Return what times a query: for ``with``, ``async with``, or as a decorator.
+        """Return a timer for a query: for ``with``, ``async with``, or as a decorator.
 
-        A query that ends by an exception is recorded as failed.
+        A query that raises an exception is recorded as failed.
         """
         return Timing(self, query_type)
 
@@ -130,31 +130,31 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     @property
     def dropped(self) -> int:
-        """How many events of this process did not fit into the buffer."""
+        """Return how many events of this process did not fit into the buffer."""
         return self._dropped.total()
 
     def flush(self, timeout_seconds: float = 5.0) -> bool:
-        """Wait until all that was recorded is committed; tell whether it is."""
+        """Wait until all events are committed; return whether they are."""
         ends = monotonic() + timeout_seconds
-        wanted = self._commits + 2  # one may be under way
+        wanted = self._commits + 2  # one may be in progress
         while self._has_more() and self._commits < wanted:
-            # In the thread itself, by a destructor or its logging, one cannot wait.
+            # The thread itself cannot wait: in a destructor, or while it logs.
             if monotonic() >= ends or self._thread is current_thread():
                 return False
             self._start()
-            if self._thread is None:  # none is to be had while the interpreter ends
+            if self._thread is None:  # no new thread while the interpreter exits
                 self._commit()
-            with suppress(RuntimeError):  # hurries already
+            with suppress(RuntimeError):  # already released
                 self._unhurried.release()
             sleep(PAUSE_SECONDS)
         return True
 
     def close(self, timeout_seconds: float = 5.0) -> bool:
-        """Commit what is left and let go of the file; tell whether all is committed.
+        """Commit what is left and close the file; return whether all is committed.
 
-        What could not be committed in that time is tried for further on. Done at the
-        end of the process as well, but not if that is ``os._exit``, by which children
-        of multiprocessing end. Who records afterwards opens the file anew.
+        The thread keeps trying to commit what is left. Runs at exit as well, but not at
+        ``os._exit``, with which multiprocessing's children end. An event recorded after
+        this opens the file again.
         """
         is_done = self.flush(timeout_seconds)
         self._let_go()
@@ -165,13 +165,13 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def _begin(self) -> None:
         self._events: list[tuple[Any, ...]] = []
-        self._dropped = Counter({QUERIES: 0, LOOKUPS: 0})  # did not fit
-        self._reported = self._dropped.copy()  # of these, by ids that have no row
+        self._dropped = Counter({QUERIES: 0, LOOKUPS: 0})  # events that did not fit
+        self._reported = self._dropped.copy()  # those reported, by ids without a row
         self._commits = self._failures = self._inode = 0
         self._db: sqlite3.Connection | None = None
         self._thread: Thread | None = None
-        self._lock = RLock()  # a signal's handler may come while its thread is here
-        self._unhurried = Lock()  # who wants a commit at once releases it
+        self._lock = RLock()  # a signal handler may interrupt its holder
+        self._unhurried = Lock()  # released to commit at once
         self._unhurried.acquire()
 
     def _put(self, event: tuple[Any, ...]) -> None:
@@ -189,10 +189,10 @@ class Recorder(AbstractContextManager["Recorder"]):
         return bool(self._events) or self._dropped != self._reported
 
     def _start(self) -> None:
-        with self._lock, suppress(RuntimeError):  # no thread left: the next event tries
+        with self._lock, suppress(RuntimeError):  # no thread: the next event tries
             if self._thread is None:
                 thread = Thread(target=self._run, name="hakgal-recorder", daemon=True)
-                thread.start()  # a second one, of a handler, would do no harm
+                thread.start()  # a second one, from a handler, is harmless
                 self._thread = thread
 
     def _run(self) -> None:
@@ -200,22 +200,22 @@ class Recorder(AbstractContextManager["Recorder"]):
         while monotonic() < quiet_at:
             self._unhurried.acquire(timeout=COMMIT_SECONDS)
             if self._has_more():
-                with suppress(Exception):  # of the application's handlers of the log
+                with suppress(Exception):  # raised by the application's log handlers
                     self._commit()
                 quiet_at = monotonic() + IDLE_SECONDS
         self._let_go()
-        with self._lock:  # after who has started us
+        with self._lock:  # not before _start is done
             self._thread = None
-        if self._has_more():  # of one who came before that
+        if self._has_more():  # recorded before that
             self._start()
 
     def _commit(self) -> None:
-        """Try to write all that waits; log when that begins or ceases to fail."""
+        """Try to write all events; log when that starts or stops failing."""
         try:
             with _in_use:
                 self._write(self._open())
-        except Exception as error:  # the application must not feel it
-            self._let_go()  # which undoes it, whatever state the error left behind
+        except Exception as error:  # must not affect the application
+            self._let_go()  # rolls back, whatever state the error left
             self._failures += 1
             if self._failures == LASTING:
                 logger.warning("cannot record, events wait in memory: %s", error)
@@ -226,18 +226,18 @@ class Recorder(AbstractContextManager["Recorder"]):
                 logger.info("recording again; dropped so far: %d", self.dropped)
 
     def _write(self, db: sqlite3.Connection) -> None:
-        """Commit all events; until then they stay in the list."""
+        """Commit all events, then remove them from the list."""
         batch, dropped = self._events.copy(), self._dropped.copy()
         rows: dict[str, list[Any]] = {QUERIES: [], LOOKUPS: []}
         for target, *values in batch:
-            with suppress(Exception):  # of an object that is asked for its value
+            with suppress(Exception):  # raised by the value of an event
                 rows[target].append(_row(*values))
         came = Counter(event[0] for event in batch) + dropped - self._reported
         db.execute("BEGIN IMMEDIATE")
         for target in rows:
             table, insert = target.partition("(")[0], INSERT.format(target)
-            db.executemany(insert, rows[target])  # what is refused uses up its id
-            if missed := came[target] - len(rows[target]):  # shown by ids of no row
+            db.executemany(insert, rows[target])  # a rejected row uses up its id
+            if missed := came[target] - len(rows[target]):  # reported as gaps
                 db.execute(insert, (0.0, 0.0, None, False))
                 db.execute(SKIP_IDS, (missed, table))
                 db.execute(f"DELETE FROM {table} WHERE id = last_insert_rowid()")
@@ -249,13 +249,13 @@ class Recorder(AbstractContextManager["Recorder"]):
         del self._events[: len(batch)]
 
     def _open(self) -> sqlite3.Connection:
-        """Return a connection to the file that is at the path now."""
-        while True:  # once more for a file that is new or was replaced meanwhile
+        """Return a connection to the file that is now at the path."""
+        while True:  # again if the file is new or was replaced meanwhile
             inode = self._path.stat().st_ino if self._path.exists() else 0
             if self._db is not None and self._inode == inode:
                 return self._db
             self._let_go()
-            # Not waiting for locks: a fork must not wait for us.
+            # Do not wait for locks: a fork would have to wait too.
             self._db = db = sqlite3.connect(
                 self._path, timeout=0.0, isolation_level=None, check_same_thread=False
             )
@@ -263,7 +263,7 @@ class Recorder(AbstractContextManager["Recorder"]):
                 db.execute("PRAGMA journal_mode = WAL")
             db.executescript(PERFORMANCE_SCHEMA)
             if db.execute("PRAGMA journal_mode").fetchall() == [("wal",)]:
-                db.execute("PRAGMA synchronous = NORMAL")  # safe with a log
+                db.execute("PRAGMA synchronous = NORMAL")  # safe in WAL mode
             self._inode = inode
 
     def _let_go(self) -> None:
@@ -274,7 +274,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
 
 class Timing:
-    """Times a query, with or without ``async``, and records it at its end."""
+    """Times a query, with or without ``async``, and records it when it ends."""
 
     def __init__(self, recorder: Recorder, query_type: str | None) -> None:
         self._recorder, self._query_type = recorder, query_type
@@ -294,10 +294,10 @@ class Timing:
         self.__exit__(kind)
 
     def __call__(self, query: F) -> F:
-        """Time each call. TypeError: a generator, whose call only begins it."""
+        """Time each call. TypeError for a generator: calling it does not run it."""
         if inspect.isgeneratorfunction(query) or inspect.isasyncgenfunction(query):
-            what = f"the generator {query.__qualname__} by its call"
-            advice = "put `with recorder.query(...)` around what it does"
+            what = f"calls of the generator {query.__qualname__}"
+            advice = "use `with recorder.query(...)` in its body"
             raise TypeError(f"cannot time {what}: {advice}")
 
         def timed(*args: Any, **named: Any) -> Any:
@@ -319,25 +319,25 @@ def _row(moment: float, seconds: Any, text: Any, flag: Any) -> tuple[Any, ...]:
     return moment, seconds, text, bool(flag)
 
 
-_recorders: "WeakSet[Recorder]" = WeakSet()  # the thread holds one that has events
-_in_use = RLock()  # held by who uses a file, adds a recorder or forks
+_recorders: "WeakSet[Recorder]" = WeakSet()  # a recorder's thread keeps it alive
+_in_use = RLock()  # held to use a file, add a recorder or fork
 
 
 def _before_fork() -> None:
-    """Close all files: a child would have its parent's, but not the locks on them."""
+    """Close all files: a child would inherit them, but not the locks on them."""
     _in_use.acquire()
     for recorder in list(_recorders):
         recorder._let_go()
 
 
 def _in_child() -> None:
-    """Begin anew: what waits is the parent's, and its locks may be held by nobody."""
+    """Start empty: the events are the parent's, and its locks may be held for ever."""
     for recorder in list(_recorders):
         recorder._begin()
     _in_use.release()
 
 
-@atexit.register  # now, so that what the application registers later runs before
+@atexit.register  # now, so that handlers registered later run before it
 def _close_all() -> None:
     for recorder in list(_recorders):
         recorder.close(CONFIRM_SECONDS)

@@ -158,7 +158,7 @@ def test_functions_are_timed_and_stay_themselves(
     assert (double.__name__, double.__doc__) == ("double", "Return twice a number.")
     with pytest.raises(KeyError), recorder.query("bad"):
         raise KeyError
-    with pytest.raises(TypeError, match="numbers by its call: put `with recorder"):
+    with pytest.raises(TypeError, match="numbers: use `with recorder"):
         recorder.query("generator")(numbers)
     assert recorder.flush()
     assert rows(path) == [("plain", 1)] * 3 + [("bad", 0)]

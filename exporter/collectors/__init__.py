@@ -1,4 +1,4 @@
-"""One file a subsystem: what is read of HAK/GAL, and which families that gives."""
+"""One file per subsystem: what it reads from HAK/GAL, and the families it yields."""
 
 from exporter.collectors import audit, cache, facts, queries
 

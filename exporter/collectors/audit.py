@@ -1,6 +1,6 @@
 """Audit: what was done to the knowledge base.
 
-Source: table ``audit_log``, one row an operation.
+Source: table ``audit_log``, one row per operation.
 """
 
 from collections.abc import Iterator

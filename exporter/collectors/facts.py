@@ -1,7 +1,7 @@
-"""Facts: how many the knowledge base holds, how it grows, how sure it is.
+"""Facts: their number, growth and confidence.
 
-Source: table ``facts``, or ``facts_extended`` where that is missing or empty; one row
-a fact. Rows are added, updated and removed.
+Source: table ``facts``, or ``facts_extended`` if that is missing or empty; one row per
+fact. Rows are added, updated and removed.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def table(config: Config) -> Table:
 
 
 def families(reading: Reading) -> Iterator[Metric]:
-    """Yield number, growth, age and confidence of facts.
+    """Yield the number, growth, age and confidence of facts.
 
     hakgal_facts 120.0
     hakgal_facts_added_total 131.0
@@ -37,15 +37,15 @@ def families(reading: Reading) -> Iterator[Metric]:
     """
     yield gauge(
         "hakgal_facts",
-        f"Facts held. Exact up to {INLINE_ROWS}; above it, removed ones are seen after"
-        " 10 min at the latest. Absent until first counted.",
+        f"Number of facts. Exact up to {INLINE_ROWS}; above that, removals show within"
+        " 10 min. Absent until first counted.",
         {"": reading.rows},
     )
     if not (state := reading.state):
         return
-    added = "Facts seen added, removed since or not."
+    added = "Facts seen so far, including those removed since."
     yield counter("hakgal_facts_added", added, {"": state.rows})
-    newest = "Time of the newest fact in seconds since the epoch. Absent without one."
+    newest = "Time of the newest fact in seconds since the epoch. Absent if unknown."
     name = "hakgal_facts_last_added_timestamp_seconds"
     yield gauge(name, newest, {"": reading.last_event})
     if reading.table.value:

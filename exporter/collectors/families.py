@@ -1,5 +1,6 @@
-"""Build metric families from values by the value of one label, a tuple of several, or
-"" without labels; None and NaN give no sample.
+"""Build metric families from values by label value.
+
+A key is a tuple for several labels, and "" for none. None and NaN give no sample.
 """
 
 import math
@@ -22,7 +23,7 @@ def gauge(name: str, help_: str, values: Values, *labels: str) -> core.Metric:
 
 
 def counter(name: str, help_: str, values: Values, *labels: str) -> core.Metric:
-    """Return a counter, named without its ``_total``."""
+    """Return a counter; ``name`` comes without ``_total``."""
     return _fill(core.CounterMetricFamily(name, help_, labels=labels), values)
 
 
@@ -34,7 +35,7 @@ def histogram(
     *labels: str,
     exemplar: str = "",
 ) -> core.Metric:
-    """Return a histogram; ``exemplar`` is the label that takes the id of a row."""
+    """Return a histogram; ``exemplar`` names the exemplar label for a row's id."""
     family = core.HistogramMetricFamily(name, help_, labels=labels)
     bounds = [*map(floatToGoString, buckets), "+Inf"]
     for key, series in values.items():
@@ -51,7 +52,7 @@ def _fill(
 ) -> core.Metric:
     for key, value in values.items():
         if value is not None and not math.isnan(value):
-            # A wrong type would fail while the page is written, and cost all of it.
+            # A wrong type would fail only when the page is written, and lose it all.
             family.add_metric(_list(key), float(value))
     return family
 

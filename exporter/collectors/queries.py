@@ -1,6 +1,6 @@
-"""Queries: how many, how long, how they ended.
+"""Queries: their number, duration and outcome.
 
-Source: table ``query_times``, one row a query.
+Source: table ``query_times``, one row per query.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ QUERY_TYPES = (
     "health_check",
     "search_knowledge",
 )
-OUTCOMES = ("failure", "success")  # by the column success: 0, 1
+OUTCOMES = ("failure", "success")  # for 0 and 1 in the column success
 
 
 def table(config: Config) -> Table:
@@ -38,7 +38,7 @@ def table(config: Config) -> Table:
 
 
 def families(reading: Reading) -> Iterator[Metric]:
-    """Yield the durations; an exemplar is the id of the newest row in its bucket.
+    """Yield the durations; each exemplar is the id of the newest row in its bucket.
 
     hakgal_query_duration_seconds_bucket{query_type="add_fact",outcome="success",
     le="0.1"} 8.0 # {query_id="17"} 0.08

@@ -1,6 +1,6 @@
-"""Storage: the files themselves, their free pages, logs and users.
+"""Storage: the files, their free pages, write-ahead logs and connections.
 
-Source: the file system, SQLite's header and WAL index, /proc.
+Source: the file system, SQLite's pragmas and WAL index, /proc.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,15 +12,15 @@ from exporter.collectors.families import gauge
 from exporter.database.file import DatabaseFile
 
 _GAUGES = {
-    "database_size_bytes": "Size of the file.",
-    "database_free_bytes": "Free pages inside the file, which VACUUM would give back.",
+    "database_size_bytes": "Size of the database file.",
+    "database_free_bytes": "Size of the free pages, which VACUUM releases.",
     "database_connections": "Connections of other processes that this user may see,"
-    " counted after the scrape before. Absent when older than 5 min, and in a container"
-    " with processes of its own.",
-    "wal_size_bytes": "Size of the write-ahead log, 0 without one.",
-    "wal_frames": "Pages in the write-ahead log. Absent while its index is unsettled.",
-    "wal_checkpointed_frames": "Pages of the write-ahead log that are in the database"
-    " already. Absent while its index is unsettled.",
+    " counted after the previous scrape. Absent if older than 5 min, or in a container"
+    " with its own process namespace.",
+    "wal_size_bytes": "Size of the write-ahead log, 0 if there is none.",
+    "wal_frames": "Pages in the write-ahead log. Absent while its index is invalid.",
+    "wal_checkpointed_frames": "Pages of the write-ahead log copied to the database"
+    " already. Absent while its index is invalid.",
 }
 
 Figures = tuple[int | None, ...]  # in the order of the gauges

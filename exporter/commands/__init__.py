@@ -1,19 +1,19 @@
-"""What somebody can ask of ``hakgal-exporter``, a file a command."""
+"""The commands of ``hakgal-exporter``, one file each."""
 
 import os
 import queue
 import signal
 
 _STOP_SIGNALS = ("SIGINT", "SIGTERM")
-# Unheeded, a habit of reloading would end us. With its terminal, it goes all the same.
+# Other programs reload on these: do not end. A closed terminal still stops us.
 _STRAY_SIGNALS = ("SIGHUP", "SIGUSR1", "SIGUSR2")
 
 
 class Stop:
-    """Notices when this process is told to stop: SIGINT, SIGTERM, a closed terminal."""
+    """Waits for a stop signal: SIGINT, SIGTERM, or the end of the terminal."""
 
     def __init__(self) -> None:
-        # Unlike an event, a queue of this kind may be used by a handler at any moment.
+        # Unlike an Event, a SimpleQueue is safe to use in a signal handler.
         self._signals = queue.SimpleQueue[int]()
         for name in {*_STRAY_SIGNALS, *_STOP_SIGNALS}.intersection(dir(signal)):
             is_heeded = name in _STOP_SIGNALS or (name == "SIGHUP" and os.isatty(0))
@@ -21,11 +21,11 @@ class Stop:
             signal.signal(getattr(signal, name), told or signal.SIG_IGN)
 
     def wait(self, seconds: float) -> bool:
-        """Return at once if told to stop, else after this time; say which."""
+        """Wait for a stop signal, at most this time; return whether there was one."""
         try:
             self._signals.get(timeout=seconds)
         except queue.Empty:
             return False
-        for name in _STOP_SIGNALS:  # a second one would be Python's own, violent end
+        for name in _STOP_SIGNALS:  # ignore a second signal: it would kill us
             signal.signal(getattr(signal, name), signal.SIG_IGN)
         return True

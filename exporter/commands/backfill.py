@@ -1,9 +1,9 @@
-"""The command ``backfill``: what the old monitor measured, as OpenMetrics text.
+"""The command ``backfill``: export the old monitor's history as OpenMetrics.
 
-``promtool tsdb create-blocks-from openmetrics`` makes Prometheus' own storage of it.
+``promtool tsdb create-blocks-from openmetrics`` turns it into Prometheus' TSDB blocks.
 
-Source: table ``performance_metrics``, one row a number. A metric is read at a time, in
-short reads, and nothing but the newest sample of a step is kept in memory.
+Source: table ``performance_metrics``, one row per value. Metrics are read one after the
+other, in short reads. Only the newest sample of a step is kept in memory.
 """
 
 import argparse
@@ -27,20 +27,20 @@ from exporter.database.schema import Schema
 from exporter.errors import ConfigError, DatabaseError, ExporterError
 
 EPILOG = """\
-Before Prometheus' first start, of what was written to history.om:
+Write the output to history.om. Then, before Prometheus' first start, run:
 
   promtool tsdb create-blocks-from openmetrics history.om FOLDER
 
-The folder is Prometheus' --storage.tsdb.path, on Debian /var/lib/prometheus/metrics2.
-docs/migration.md says in which order to move."""
-# In seconds, 2020-01-01. One row by a clock that was not set, and promtool would read
-# all of the history for each day of decades.
+FOLDER is Prometheus' --storage.tsdb.path, on Debian /var/lib/prometheus/metrics2.
+docs/migration.md describes the whole migration."""
+# 2020-01-01, in seconds. A single row from an unset clock would make promtool read the
+# whole history once for each day of decades.
 EARLIEST = 1_577_836_800.0
 TABLE = "performance_metrics"
 NUMBER = "CASE WHEN typeof(metric_value) IN ('integer', 'real') THEN metric_value END"
-BATCH_ROWS = 20_000  # looked at in a read: what a writer in rollback mode has to wait
+BATCH_ROWS = 20_000  # per read, during which a writer in rollback mode has to wait
 READ_SECONDS = 30.0
-# The series that dashboards ask for instead of an old metric: name, divisor.
+# The series that replaces an old metric on dashboards, and a divisor.
 MEASURES = {
     "facts_count": ("hakgal_facts", 1),
     "cache_hits": ("hakgal_cache_hits_total", 1),
@@ -49,22 +49,22 @@ MEASURES = {
     "system_cpu_percent": ("instance:hakgal_cpu_utilisation:ratio_rate5m", 100),
     "system_memory_percent": ("instance:hakgal_memory_utilisation:ratio", 100),
 }
-# One that begins with all rows of a table would seem to leap up from the old one.
+# If the exporter already counts all rows, its counter would jump above the old one.
 COUNTERS = {"cache_hits", "cache_misses"}
 LEFT_OUT = {
-    "system_disk_percent": "it is of /, not of a database's disk",
-    "database_connections": "it was always 1, a constant and no measurement",
-    "wal_size_bytes": "it was always 0, a constant and no measurement",
+    "system_disk_percent": "it is about /, not the database's disk",
+    "database_connections": "it was a constant 1, not a measurement",
+    "wal_size_bytes": "it was a constant 0, not a measurement",
     **dict.fromkeys(COUNTERS, "the exporter counts all rows of cache_events"),
 }
 
 
 def backfill(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Write the old history as OpenMetrics text, and say what became of which rows.
+    """Export the old monitor's history as OpenMetrics, and report on its rows.
 
     Raises:
         DatabaseError: the performance database cannot be read.
-        ExporterError: the text cannot be written; it lacks its last line, # EOF.
+        ExporterError: the text cannot be written; it then lacks its last line, # EOF.
     """
     _add_flags(parser)
     config.add_flags(parser)
@@ -72,17 +72,17 @@ def backfill(parser: argparse.ArgumentParser, words: list[str]) -> int:
     path = config.load(flags, os.environ).performance
     if path is None:
         raise ConfigError(["database.performance: got none, want the file to read"])
-    # Python's own way would take Ctrl-C in a read for a read that is too slow.
+    # With Python's handler, Ctrl-C during a read would look like a slow read.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     labels = {"instance": flags.instance, "job": flags.job}
     database = Database("performance", path)
     history = History(database, labels, flags.step, flags.until)
     try:
-        # In UTF-8, and not by sys.stdout: Python would flush that again when it ends.
+        # UTF-8, and not sys.stdout, which Python would flush again at exit.
         with open(1, "w", encoding="utf-8", errors="replace", closefd=False) as output:
             output.writelines(history.text())
-    except OSError as error:  # a full disk, or who reads has gone
-        reason = f"{error.strerror}: the text is not complete"
+    except OSError as error:  # a full disk, or a closed pipe
+        reason = f"{error.strerror}; the text is incomplete, run it again"
         raise ExporterError(f"cannot write to standard output: {reason}") from error
     for line in history.report():
         print(line, file=sys.stderr)
@@ -95,8 +95,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     for name, metavar, usual, text in (
         ("job", "NAME", "hakgal", "Label the series with this job."),
         ("instance", "NAME", "localhost:8000", "Label the series with this instance."),
-        ("step", "SECONDS", "15", "Keep the newest sample of so many seconds."),
-        ("until", "TIME", utc(time.time()), "Leave out what is newer than this."),
+        ("step", "SECONDS", "15", "Keep the newest sample of each step this long."),
+        ("until", "TIME", utc(time.time()), "Leave out samples newer than this."),
     ):
         given = os.environ.get(f"HAKGAL_BACKFILL_{name.upper()}", "").strip()
         read, text = reads.get(name, str), f"{text} Default: {usual}."
@@ -116,7 +116,7 @@ class History:
         self._rows, self._written, self._skipped = (Counter[str]() for _ in range(3))
 
     def text(self) -> Iterator[str]:
-        """Yield the lines, a metric at a time."""
+        """Yield the lines, one metric after the other."""
         until = time.monotonic() + READ_SECONDS
         column, has_events = self._database.read(_look, until)
         for (name,) in self._read_by_id("substr(metric_name, 1, 40)"):
@@ -134,22 +134,22 @@ class History:
         yield "# EOF\n"
 
     def report(self) -> Iterator[str]:
-        """Yield what became of the rows, when all have been read."""
+        """Yield what became of the rows, once all have been read."""
         for name, rows in self._rows.items():
-            fate = f"left out: {LEFT_OUT.get(name, 'no metric of the old monitor')}"
+            fate = f"left out: {LEFT_OUT.get(name, 'not a metric of the old monitor')}"
             if name in self._written:
                 fate = f"{self._written[name]} samples of {MEASURES[name][0]}"
             yield f"{name}: {rows} rows, {fate}"
         for reason, rows in self._skipped.items():
-            yield f"skipped: {rows} rows {reason}"
+            yield f"skipped: {rows} rows, {reason}"
 
     def _samples(self, old: str, column: str) -> Iterator[tuple[float, float]]:
-        """Yield times and values: of each step the newest one, times rise."""
+        """Yield the newest time and value of each step, with increasing times."""
         newest: tuple[float, float] | None = None
         for value, moment in self._read_by_id(f"{NUMBER}, {time_sql(column)}", old):
             reason = self._objection(old, value, moment)
             if not reason and newest and moment < newest[0]:
-                reason = "with times that run backwards"
+                reason = "time before the previous row's"
             if reason:
                 self._skipped[reason] += 1
                 continue
@@ -165,24 +165,24 @@ class History:
         if math.isinf(value) or value < 0:
             return "infinite" if math.isinf(value) else "negative"
         if old == "avg_query_time" and value == 0:
-            return "means of no query"
+            return "mean of no queries"
         if moment is None:
-            return "with a time that cannot be read"
+            return "unreadable time"
         if moment < EARLIEST:
-            return f"before {utc(EARLIEST)}, by a clock that was not set"
+            return f"time before {utc(EARLIEST)}, from an unset clock"
         if moment > self._until:
-            return f"after {utc(self._until)}"
+            return f"time after {utc(self._until)}"
         return None
 
     def _read_by_id(self, columns: str, name: str | None = None) -> Iterator[Any]:
-        """Yield rows of a metric, or of all, in reads of some milliseconds each."""
+        """Yield the rows of one metric or of all, in reads of a few milliseconds."""
         start = -(2**63)
         while True:
             ids = f"SELECT rowid FROM {TABLE} WHERE rowid >= {start} ORDER BY rowid"
             ((end,),) = self._read(f"SELECT MAX(rowid) FROM ({ids} LIMIT {BATCH_ROWS})")
             if end is None:
                 return
-            # With an index on names, each read would go over all rows of a metric.
+            # An index on names would make each read visit all rows of a metric.
             select = f"SELECT {columns} FROM {TABLE} NOT INDEXED WHERE metric_name IS"
             select += f" IFNULL(?, metric_name) AND rowid BETWEEN {start} AND {end}"
             yield from self._read(f"{select} ORDER BY rowid", name)
@@ -199,7 +199,7 @@ def utc(seconds: float) -> str:
 
 
 def _look(db: Connection, _: object) -> tuple[str, bool]:
-    """Return the column of times, and whether the exporter counts cache_events."""
+    """Return the time column, and whether cache_events has rows to count."""
     names = TABLE, "cache_events"
     table, events = (Schema([name]).find(db, (name,)) for name in names)
     if table is None or table.objection:
@@ -211,17 +211,17 @@ def _look(db: Connection, _: object) -> tuple[str, bool]:
 
 def _step(text: str) -> int:
     if text.strip() not in map(str, range(1, 61)):
-        raise argparse.ArgumentTypeError(f"got {text!r}, want 1 to 60")
+        raise argparse.ArgumentTypeError(f"got {text!r}, want a whole number, 1 to 60")
     return int(text)
 
 
 def _moment(text: str) -> float:
-    """Return a time, UTC unless it says otherwise."""
+    """Return a time in seconds since the epoch; UTC unless it has a zone."""
     moment, now = None, time.time()
     with suppress(ValueError):
         moment = datetime.fromisoformat(text.strip())
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     if moment is None or not 0 < moment.timestamp() <= now:
-        wanted = f"a time before now, {utc(now)}, written so"
+        wanted = f"a time before now, such as {utc(now)}"
         raise argparse.ArgumentTypeError(f"got {text!r}, want {wanted}")
     return moment.timestamp()

@@ -1,4 +1,4 @@
-"""Say what was found, what is wrong and how to mend it, before the exporter runs."""
+"""The command ``check``: find problems before the exporter runs."""
 
 import argparse
 import os
@@ -24,20 +24,20 @@ from exporter.web import listen_on_all
 from exporter.web.access import Access
 
 READ_SECONDS = 5.0
-TIME_METRIC = "hakgal_last_event_timestamp_seconds"  # of any table that has times
-ZONES = range(1800, 14 * 3600 + 1, 1800)  # seconds between local time and UTC
-Finding = tuple[bool, str]  # whether it is well, and a line of the report
+TIME_METRIC = "hakgal_last_event_timestamp_seconds"  # of every table with times
+ZONES = range(1800, 14 * 3600 + 1, 1800)  # local time minus UTC, in seconds
+Finding = tuple[bool, str]  # whether it is fine, and a line of the report
 Findings = Iterator[Finding]
-_user = getattr(os, "geteuid", lambda: 0)  # Windows does not number its users
+_user = getattr(os, "geteuid", lambda: 0)  # Windows has no user ids
 
 
 def check(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Say what was found, what is wrong and how to mend it; exit code 0 or 2."""
+    """Report what was found, what is wrong and how to fix it; exit code 0 or 2."""
     add_flags(parser)
     config = load(parser.parse_args(words), os.environ)
     findings = [*_databases(config), *_state(config.state_file), *_web(config)]
     for name, meant in unknown_variables(os.environ).items():
-        findings.append((True, f"{name} is no setting; {meant} is one"))
+        findings.append((True, f"unknown setting {name}; did you mean {meant}?"))
     for is_ok, text in findings:
         print(f"{'ok     ' if is_ok else 'PROBLEM'}  {text}")
     problems = sum(not is_ok for is_ok, _ in findings)
@@ -61,7 +61,7 @@ def _database(
     mode = "wal" if file.is_immutable or file.shm_inode is not None else "delete"
     found = [(True, f"journal mode {mode}, owner {owner}")]
     if user not in (0, owner) and os.access(os.path.dirname(path), os.W_OK):
-        found.append((True, f"user {user} may write to its folder, and need not"))
+        found.append((True, f"user {user} can write to its folder, needlessly"))
     for key, collector in TABLE_COLLECTORS.items():
         table = collector.table(config)
         if key in config.collectors and table.database == name:
@@ -81,7 +81,7 @@ def _table(db: Connection, collector: ModuleType, table: Table, path: str) -> Fi
         return
     given = _gives(collector, bound)
     yield True, f"table {layout.name} ({', '.join(layout.columns)})"
-    yield True, f"{layout.name} gives {', '.join(given) or 'nothing'}"
+    yield True, f"{layout.name} provides {', '.join(given) or 'nothing'}"
     if bound.lacks:
         absent = ", ".join(one for one in metrics if one not in given) or TIME_METRIC
         yield True, f"{layout.name} lacks {', '.join(bound.lacks)}: no {absent}"
@@ -94,7 +94,7 @@ def _table(db: Connection, collector: ModuleType, table: Table, path: str) -> Fi
 
 
 def _gives(collector: ModuleType, table: Table) -> list[str]:
-    """Return the metrics of a table with these columns."""
+    """Return the metrics that a table with these columns provides."""
     state = State(Counts.zero(table)) if table.is_followed else None
     reading = Reading(table, state, 0, 0.0 if table.time else None, 0)
     families = [f for f in collector.families(reading) if f.samples]
@@ -102,14 +102,14 @@ def _gives(collector: ModuleType, table: Table) -> list[str]:
 
 
 def _newest(db: Connection, table: Table, path: str) -> Finding:
-    """Say from when the newest row is: no row is newer than the file that holds it."""
+    """Check the newest row's time: it cannot be newer than the file that holds it."""
     times = f"SELECT {table.time}, {time_sql(table.time)} FROM {table.source}"
     row = db.execute(f"{times} ORDER BY rowid DESC LIMIT 1").fetchone()
     if not row or row[0] is None:
         return True, f"{table.source} has {'rows without a time' if row else 'no rows'}"
     newest, moment = f"newest row of {table.source} is from {row[0]!r:.40}", row[1]
     if moment is None:
-        return False, f"{newest}, which is no time; write CURRENT_TIMESTAMP or ISO 8601"
+        return False, f"{newest}, not a time; use CURRENT_TIMESTAMP or ISO 8601"
     files = [one for one in (path, f"{path}-wal") if os.path.exists(one)]
     ahead = moment - max(map(os.path.getmtime, files))
     is_future = ahead > CLOCK_SECONDS
@@ -117,15 +117,15 @@ def _newest(db: Connection, table: Table, path: str) -> Finding:
     if is_future or is_local:
         newest += f", {ahead / 60:+.0f} min from the last write of its file:"
         newest += " looks like local time;" if is_local else ""
-        newest += " HAK/GAL's times must be UTC, or name their zone"
+        newest += " HAK/GAL's times must be in UTC, or name their zone"
     return not is_future, newest
 
 
 def _state(path: Path | None) -> Findings:
     if path is None:
-        yield True, "no state file: a restart counts anew"
+        yield True, "no state file: a restart resets all tables"
         return
-    file = Path(os.path.realpath(path))  # a link stays one
+    file = Path(os.path.realpath(path))  # keeps a symbolic link
     name, user = f"state file {file}", _user()
     folder = next(parent for parent in file.parents if os.path.exists(parent))
     needs = {folder: os.W_OK | os.X_OK, file: os.R_OK}
@@ -140,13 +140,13 @@ def _state(path: Path | None) -> Findings:
         Checkpoint(file).read()
         yield _owned(file, user)
     except FileNotFoundError:
-        yield True, f"{name}, not there yet"
+        yield True, f"{name} does not exist yet"
     except (OSError, ValueError) as error:
-        yield False, f"{name}: {error}; restore it, or counting starts anew"
+        yield False, f"{name}: {error}; restore it, or all tables are reset"
 
 
 def _owned(file: Path, user: int) -> Finding:
-    """Say whose the file is; each save replaces it by a new one of this user's."""
+    """Check the owner: each save replaces the file by one of this user's."""
     owner, folder = file.stat().st_uid, file.parent.stat()
     if user == owner:
         return True, f"state file {file}"
@@ -162,7 +162,7 @@ def _web(config: Config) -> Findings:
             yield True, f"{path}: {', '.join(sorted(web.protection)) or 'unprotected'}"
             key = web.files.get("key_file")
             if key and os.name == "posix" and key.stat().st_mode & stat.S_IROTH:
-                yield True, f"{key}: every user here may read the key; chmod o= {key}"
+                yield True, f"{key}: every user can read this key; run chmod o= {key}"
         except ConfigError as error:
             yield from ((False, problem) for problem in error.problems)
     for address in config.listen_addresses:
@@ -172,5 +172,5 @@ def _web(config: Config) -> Findings:
             yield True, f"can listen on {address}"
         except ServerError as error:
             is_ours = ask_health(address, config.web_config_file) is None
-            running = f"an exporter is running already on {address}"
+            running = f"an exporter is already running on {address}"
             yield is_ours, running if is_ours else str(error)

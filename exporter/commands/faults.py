@@ -1,7 +1,7 @@
-"""What the stand-in for HAK/GAL does, drawn by lot, and what can go wrong with it.
+"""The simulated activity of HAK/GAL, drawn at random, and its faults.
 
-What queries there are and how long they take is as in the old system's simulator; its
-bursts of slow ones are rarer, so that all stays inside HAK/GAL's own limits.
+The queries and their durations are those of the old system's simulator. Bursts of slow
+queries are rarer, so that all stays within HAK/GAL's own limits.
 """
 
 import random
@@ -11,17 +11,17 @@ from sqlite3 import Connection
 FAULTS = {
     "slow-queries": "Queries take ten times as long.",
     "failures": "Every second query fails.",
-    "cache-misses": "Of ten look-ups one hits.",
-    "no-writes": "The files are held open, nothing is written.",
-    "lock": "The files are locked, nothing is written.",
-    "facts-lost": "Each round removes a fact, none adds one.",
-    "wal-growth": "A reader never ends, the logs grow with --rate.",
+    "cache-misses": "Only one look-up in ten hits.",
+    "no-writes": "Nothing is written; the files stay open.",
+    "lock": "Nothing is written; the files are locked.",
+    "facts-lost": "Every round removes a fact; none adds one.",
+    "wal-growth": "A read transaction never ends; the logs grow with --rate.",
     "prune-unread": "Events are deleted as soon as they are written.",
-    "broken-rows": "Every second query has a negative, infinite or no time.",
-    "query-types": "Queries have 150 types.",
+    "broken-rows": "Every second query has a bad time: negative, infinite or text.",
+    "query-types": "Queries have 150 different types.",
 }
-IDLE = {"no-writes", "lock"}  # beside these, no other fault would be noticed
-# Those that are seen within minutes, whose traces go again.
+IDLE = {"no-writes", "lock"}  # they would hide any other fault
+# These show within minutes, and their traces disappear afterwards.
 INCIDENTS = (
     "slow-queries",
     "failures",
@@ -33,7 +33,7 @@ INCIDENTS = (
 )
 
 Limits = tuple[float, float]
-# How many seconds a query takes at least and at most, by its type.
+# The shortest and the longest duration of a query in seconds, by type.
 OPERATIONS: dict[str, Limits] = {
     "search_knowledge": (0.050, 0.150),
     "add_fact": (0.020, 0.080),
@@ -62,11 +62,11 @@ ADD_AUDIT_ROW = """
 INSERT INTO audit_log(operation, details, user_id, session_id) VALUES (?, ?, ?, ?)
 """
 PRUNE = "DELETE FROM {0} WHERE id < (SELECT MAX(id) FROM {0})"
-COMMIT_ROWS = 5000  # about the most in one commit: a stop waits for it
+COMMIT_ROWS = 5000  # about the most per commit, for which a stop has to wait
 
 
 class Activity:
-    """Writes rounds: an operation each, and what may come with it."""
+    """Writes rounds: each is an operation and what may come with it."""
 
     def __init__(self, db: Connection, faults: set[str], seed: int | None) -> None:
         self._db, self._random, self._faults = db, random.Random(seed), faults
@@ -75,13 +75,13 @@ class Activity:
         self._operations = [o for o in operations.items() if o[0] != left_out]
         self._slowness = 10.0 if "slow-queries" in faults else 1.0
         self._failure_share = 0.5 if "failures" in faults else 0.02
-        # With the queries of bursts, which all miss, 88 % hit.
+        # 88 % overall: the queries of a burst all miss.
         self._hit_share = 0.1 if "cache-misses" in faults else 0.9
         self._removal_share = 1.0 if "facts-lost" in faults else 0.02
         self._broken_share = 0.5 if "broken-rows" in faults else 0.0
 
     def write(self, rows: float) -> Counter[str]:
-        """Commit rounds that have so many rows, and count them by kind."""
+        """Commit rounds with this many rows, and count the rows by kind."""
         self._counts = Counter[str]()
         with self._db:
             while self._counts["rows"] < min(rows, COMMIT_ROWS):
@@ -122,7 +122,7 @@ class Activity:
     def _change_fact(self, operation: str) -> None:
         user = self._random.randint(1, 9)
         change = self._db.execute(CHANGE_FACT[operation], draw_fact(self._random))
-        for (statement,) in change.fetchall():  # none, where no fact is left
+        for (statement,) in change.fetchall():  # empty if no fact is left
             audit_row = (operation, statement, f"user-{user}", f"session-{user}")
             self._db.execute(ADD_AUDIT_ROW, audit_row)
             is_added = operation == "add_fact"
@@ -133,12 +133,12 @@ class Activity:
 
 
 def incident(seconds: float) -> str | None:
-    """Return the fault of a time since the start, if there is one then."""
+    """Return the fault at this time after the start, None if there is none."""
     quarter, minute = divmod(seconds / 60, 15)
     return INCIDENTS[int(quarter) % len(INCIDENTS)] if 5 <= minute < 12 else None
 
 
 def draw_fact(generator: random.Random) -> dict[str, object]:
-    """Draw a statement, numbered so that hardly any is there twice."""
+    """Draw a statement, with a number so that few are duplicates."""
     statement = f"HasPart(Computer{generator.randrange(10_000_000)}, CPU)."
     return {"statement": statement, "confidence": round(generator.uniform(0.5, 1), 2)}

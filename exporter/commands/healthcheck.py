@@ -1,4 +1,4 @@
-"""Ask a running exporter whether it is healthy, however it is protected."""
+"""The command ``healthcheck``, which works with TLS and users too."""
 
 import argparse
 import http.client
@@ -16,7 +16,7 @@ _HERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def healthcheck(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Ask the exporter that runs with these settings whether it is healthy."""
+    """Check whether the exporter that runs with these settings is healthy."""
     add_flags(parser)
     config = load(parser.parse_args(words), os.environ)
     problem = ask_health(config.listen_addresses[0], config.web_config_file)
@@ -25,15 +25,14 @@ def healthcheck(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def ask_health(address: str, web_config_file: Path | None) -> str | None:
-    """Return why the exporter that listens there is not healthy, None if it is.
+    """Return why the exporter on this address is not healthy, None if it is.
 
-    Nothing secret is sent, so certificates are not verified; there is no password to
-    send, so being asked for one is healthy.
+    No password is sent, so 401 is healthy too. Certificates are not verified.
     """
     try:
         answer = _ask(*parse_address(address), web_config_file is not None)
     except (OSError, http.client.HTTPException) as error:
-        # It speaks TLS; it is as well as it can tell somebody without a certificate.
+        # It speaks TLS and wants a client certificate: it is healthy.
         if isinstance(error, ssl.SSLError) and "_ALERT_" in (error.reason or ""):
             return None
         return f"not healthy: nothing answers on {address} ({error})"
@@ -43,7 +42,7 @@ def ask_health(address: str, web_config_file: Path | None) -> str | None:
 
 
 def _ask(host: str, port: int, may_be_encrypted: bool) -> http.client.HTTPResponse:
-    """Ask in plain HTTP, and in TLS where that may be and we were cut off."""
+    """Ask in plain HTTP, then in TLS if that is possible and we were cut off."""
     place = _HERE.get(host, host), port
     try:
         return _get(http.client.HTTPConnection(*place, timeout=HEALTH_SECONDS))
@@ -59,6 +58,6 @@ def _ask(host: str, port: int, may_be_encrypted: bool) -> http.client.HTTPRespon
 def _get(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
     with closing(connection):
         connection.connect()
-        with suppress(OSError):  # closed already: why, is what there is to read
+        with suppress(OSError):  # already closed: the response says why
             connection.request("GET", "/-/healthy")
         return connection.getresponse()

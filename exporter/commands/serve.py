@@ -1,4 +1,4 @@
-"""The main job: serve metrics until told to stop."""
+"""Serve metrics until a stop signal."""
 
 import argparse
 import logging
@@ -17,7 +17,7 @@ from exporter.web.pages import Pages
 
 POLL_SECONDS = 0.5
 CLOSE_SECONDS = 5.0
-SWITCH_SECONDS = 0.0005  # with Python's 5 ms, a scrape beside the first fold waits
+SWITCH_SECONDS = 0.0005  # with Python's default of 5 ms, the first fold delays scrapes
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ def serve(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def run(config: Config, is_needed: Callable[[], bool] = lambda: True) -> int:
-    """Serve until told to stop, or no longer needed; return the exit code, 0 or 1.
+    """Serve until stopped and return 0, or until no longer needed and return 1.
 
     Raises:
         ConfigError: the web configuration file cannot be used.
-        ServerError: an address cannot be listened on.
+        ServerError: the exporter cannot listen on an address.
         StateError: the state file cannot be used.
     """
     stop = Stop()
@@ -47,13 +47,13 @@ def run(config: Config, is_needed: Callable[[], bool] = lambda: True) -> int:
     server = Server(pages, config.listen_addresses, access)
     logger.info("starting", extra={"fields": {"version": __version__}})
     for name in unknown_variables(os.environ):
-        logger.warning("no such setting", extra={"fields": {"variable": name}})
+        logger.warning("unknown setting", extra={"fields": {"variable": name}})
     exporter.start()
     server.start()
     while not (is_told := stop.wait(POLL_SECONDS)) and is_needed():
         pass
     server.stop()
-    # A last scrape, of nothing, makes durable what was read since the one before.
+    # A last, empty scrape saves a checkpoint of what was read since the previous one.
     exporter.collect(CLOSE_SECONDS, frozenset())
     logger.info("stopped")
     return 0 if is_told else 1

@@ -1,6 +1,6 @@
-"""``simulate``, a stand-in for HAK/GAL, and ``demo``, the exporter over one.
+"""The commands ``simulate``, which stands in for HAK/GAL, and ``demo``.
 
-Only this and the recorder write into the databases; tests make theirs with it.
+Only this module and the recorder write to databases; tests create theirs with it.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from exporter.commands.faults import (
 from exporter.errors import ConfigError, DatabaseError
 from exporter.recorder import PERFORMANCE_SCHEMA
 
-# HAK/GAL's own tables; those of the other database are the recorder's.
+# HAK/GAL's own tables. The recorder creates those of the other database.
 KNOWLEDGE_BASE_SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (
     id INTEGER PRIMARY KEY AUTOINCREMENT, statement TEXT NOT NULL, source TEXT,
@@ -43,8 +43,8 @@ CREATE TABLE IF NOT EXISTS audit_log (
 );
 """
 READ_FOR_EVER = "BEGIN; SELECT 1 FROM query_times LIMIT 1; SELECT 1 FROM facts LIMIT 1"
-# In WAL mode, too, this keeps readers out. It leaves something in the logs: without
-# that, the files could be read past the lock.
+# Keeps readers out, also in WAL mode. The commit leaves frames in the logs: without
+# these, the exporter could read the files past the lock.
 LOCK = """
 PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE;
 CREATE TABLE main.simulated(lock); CREATE TABLE knowledge_base.simulated(lock);
@@ -52,17 +52,17 @@ DROP TABLE main.simulated; DROP TABLE knowledge_base.simulated; COMMIT
 """
 COUNTS = """{queries} queries ({failed} failed), {hits} cache hits, {misses} misses,\
  {add_fact} facts added, {delete_fact} removed, {audit_rows} audit rows"""
-FILES = {  # where they are in the demo's directory, by their settings' variables
+FILES = {  # in the demo's directory, by environment variable
     "HAKGAL_DATABASE_KNOWLEDGE_BASE": "hexagonal_kb.db",
     "HAKGAL_DATABASE_PERFORMANCE": "hakgal_performance.db",
     "HAKGAL_STATE_FILE": "exporter-state.json",
 }
-LOCK_SECONDS = 10.0  # the longest wait for somebody else's lock
+LOCK_SECONDS = 10.0  # the longest wait for another program's lock
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.02, 0.5  # between two commits
 
 
 def demo(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Make databases, simulate HAK/GAL's activity and serve metrics."""
+    """Create databases, simulate HAK/GAL's activity and serve metrics."""
     parser.add_argument(
         "--demo.directory",
         dest="directory",
@@ -78,14 +78,14 @@ def demo(parser: argparse.ArgumentParser, words: list[str]) -> int:
 
 
 def _demo(settings: config.Config) -> int:
-    """Simulate in a process of its own, which ends with its input, so also when killed.
+    """Simulate in a child process, which ends with its input: even if we are killed.
 
-    In this process, our reads would drop the simulator's locks (POSIX).
+    In this process, our reads would drop the simulator's POSIX locks.
     """
     knowledge_base, performance = settings.knowledge_base, settings.performance
     if not (knowledge_base and performance):
-        raise ConfigError(["demo: got none for a database, want both to be files"])
-    # Not at the top: to simulate needs no server.
+        raise ConfigError(["demo: got none for a database, want two files"])
+    # Imported here: simulate needs no server.
     from exporter.commands.serve import run
     from exporter.web.config import read
 
@@ -100,7 +100,7 @@ def _demo(settings: config.Config) -> int:
         url = f"{scheme}://{'localhost' if address.startswith(':') else ''}{address}"
         print(f"metrics: {url}{settings.telemetry_path}   overview: {url}/")
     print(f"databases: {knowledge_base}, {performance}")
-    print("Ctrl-C ends it.", flush=True)
+    print("Press Ctrl-C to stop.", flush=True)
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
     ) as simulator:
@@ -108,11 +108,11 @@ def _demo(settings: config.Config) -> int:
 
 
 def simulate(parser: argparse.ArgumentParser, words: list[str]) -> int:
-    """Write simulated activity into given databases, and print the totals."""
+    """Write simulated activity into databases, and print the totals."""
     _add_flags(parser)
     flags = parser.parse_args(words)
     if len(faults := set(flags.fault or ())) > 1 and faults & IDLE:
-        raise ConfigError([f"--fault: {' and '.join(flags.fault)} exclude each other"])
+        raise ConfigError([f"--fault: cannot combine {' and '.join(flags.fault)}"])
     stop, totals = Stop(), Counter[str]()
     if flags.until_eof:
         threading.Thread(target=_stop_at_eof, daemon=True).start()
@@ -130,7 +130,7 @@ def simulate(parser: argparse.ArgumentParser, words: list[str]) -> int:
 def _write(
     flags: argparse.Namespace, always: set[str], stop: Stop, totals: Counter[str]
 ) -> None:
-    """Write rows, and count them, until told to stop or the time is over."""
+    """Write and count rows until stopped or the time is over."""
 
     def faults_now() -> set[str]:
         fault = incident(seconds) if flags.incidents else None
@@ -153,18 +153,18 @@ def _write(
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    add, text = parser.add_argument, "Write into this file, made if it is missing."
+    add, text = parser.add_argument, "Write to this file; create it if it is missing."
     for name in ("knowledge_base", "performance"):
         flag = f"--database.{name.replace('_', '-')}"
         add(flag, dest=name, metavar="FILE", type=Path, required=True, help=text)
-    text = "Write N rows a second. Default: 2.5, like a calm HAK/GAL."
+    text = "Write N rows per second. Default: 2.5, like a quiet HAK/GAL."
     add("--rate", metavar="N", type=_positive, default=2.5, help=text)
     text = "Stop after this time. Default: run until stopped."
     add("--duration", metavar="SECONDS", type=_positive, default=math.inf, help=text)
-    add("--seed", metavar="N", type=int, help="Draw the same rows for the same N.")
-    text = "Cause this fault; may be repeated. See the list below."
+    add("--seed", metavar="N", type=int, help="Write the same rows for the same N.")
+    text = "Simulate this fault; repeatable. See the list below."
     add("--fault", metavar="NAME", action="append", choices=FAULTS, help=text)
-    text = "Cause one fault after the other: minutes 5 to 12 of each quarter hour."
+    text = "Simulate one fault after another, minutes 5 to 12 of each quarter hour."
     add("--incidents", action="store_true", help=text)
     add("--until-eof", action="store_true", help=argparse.SUPPRESS)  # for demo
     faults = (f"  {name:13} {meaning}" for name, meaning in FAULTS.items())
@@ -179,16 +179,16 @@ def _positive(text: str) -> float:
 
 
 def _stop_at_eof() -> None:
-    """End with who started us, however that ends: it is then that our input ends."""
+    """End with our parent, however it ends: our input ends with it."""
     os.read(0, 1)
     signal.raise_signal(signal.SIGTERM)
 
 
 def create(knowledge_base: Path, performance: Path, facts: int = 0) -> None:
-    """Make folders, files and tables that are missing; facts go into an empty table.
+    """Create missing folders, files and tables; add facts to an empty table.
 
     Raises:
-        DatabaseError: a folder, file or table could not be made.
+        DatabaseError: a folder, file or table could not be created.
     """
     schemas = {performance: PERFORMANCE_SCHEMA, knowledge_base: KNOWLEDGE_BASE_SCHEMA}
     for path, schema in schemas.items():
@@ -207,7 +207,7 @@ def create(knowledge_base: Path, performance: Path, facts: int = 0) -> None:
 
 @contextmanager
 def _opened(faults: set[str], *paths: Path) -> Iterator[sqlite3.Connection]:
-    """Open both databases in one connection, and hold in them what faults ask for."""
+    """Open both databases in one connection, with the locks that faults need."""
     with _explained(*paths), closing(_connect(*paths)) as db:
         reader = _connect(*paths) if "wal-growth" in faults else db
         with closing(reader):
@@ -231,7 +231,7 @@ def _explained(*paths: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, sqlite3.Error) as error:
-        advice = "give a file that this user can make and write, with its folder"
+        advice = "choose a file and a folder that this user can write to"
         if "locked" in str(error):
             advice = "end the program that holds the lock, or try again"
         names = " and ".join(map(str, paths))

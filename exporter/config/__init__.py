@@ -1,7 +1,7 @@
 """The configuration: flags over environment over file over defaults.
 
-A value that another overrides must be well-formed too. Relative paths start at the
-working directory, wherever they are written.
+An overridden value must be valid too. All relative paths start at the working
+directory, those in the file too.
 """
 
 import argparse
@@ -19,15 +19,15 @@ from exporter.errors import ConfigError
 
 __all__ = ["COLLECTORS", "SETTINGS", "Config", "add_flags", "load", "read_yaml"]
 
-# Variables of two commands, and of Kubernetes for a service of this name.
+# Variables of two commands, and those that Kubernetes sets for a service hakgal.
 _OTHERS = re.compile(r"HAKGAL_((DEMO|BACKFILL)_|(\w+_)?(SERVICE_|PORT($|_\d)))")
-# Of the old monitor's config.json, and of no other program's file.
+# Only the old monitor's config.json has these.
 _OLD_KEYS = {"database_path", "monitoring_interval", "alert_thresholds", "flask"}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each setting."""
-    twins = "Each is also a variable (HAKGAL_LOG_LEVEL) and a YAML key (log.level)."
+    twins = "Also environment variables (HAKGAL_LOG_LEVEL) and YAML keys (log.level)."
     group = parser.add_argument_group("settings", twins)
     for setting in SETTINGS:
         options: dict[str, Any] = {"metavar": setting.kind.metavar}
@@ -44,11 +44,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def load(flags: argparse.Namespace, environment: Mapping[str, str]) -> Config:
-    """Return the configuration from all its sources.
-
-    Raises:
-        ConfigError: with one line for each mistake, all at once.
-    """
+    """Return the configuration, or raise ConfigError with a line per mistake."""
     problems: list[str] = []
     values: dict[str, Any] = {}
     for setting, text, where in _sources(flags, environment, problems):
@@ -64,7 +60,7 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str]) -> Config:
     rows = {field: values[setting.name] for field, setting in ROWS.items()}
     config = Config(**rows, collectors=collectors)
     if not config.databases:
-        raise ConfigError(["database: got none for both, want at least one"])
+        raise ConfigError(["database: got none for both, want at least one file"])
     paths = map(os.path.realpath, config.databases.values())
     if config.state_file and os.path.realpath(config.state_file) in paths:
         raise ConfigError([f"state.file: {config.state_file} is a database"])
@@ -72,7 +68,7 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str]) -> Config:
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
-    """Return variables that look like settings and are none, with what may be meant."""
+    """Return unknown HAKGAL_ variables, each with the nearest setting."""
     known = [setting.environment for setting in SETTINGS]
     return {
         name: difflib.get_close_matches(name, known, 1, cutoff=0.0)[0]
@@ -84,7 +80,7 @@ def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
 def _sources(
     flags: argparse.Namespace, environment: Mapping[str, str], problems: list[str]
 ) -> Iterator[tuple[Setting, str, str]]:
-    """Yield what is given, as a setting, a text and its place; a later one wins."""
+    """Yield each given value as setting, text and origin; a later one wins."""
     outside = []
     for one in SETTINGS:
         yield one, one.default, f"default of {one.name}"
@@ -115,31 +111,31 @@ def _from_file(path: Path) -> Iterator[tuple[Setting, str, str]]:
             yield setting, text, f"{path}: {name}"
         elif value or not any(one.startswith(f"{name}.") for one in known):
             (nearest,) = difflib.get_close_matches(name, known, 1, cutoff=0.0)
-            problems.append(f"{path}: {name} is no setting; {nearest} is one")
+            problems.append(f"{path}: unknown setting {name}; did you mean {nearest}?")
     raise ConfigError(problems)
 
 
 class _Texts(yaml.BaseLoader):
-    """Takes every scalar as the text that stands there, and no key twice."""
+    """Keeps every scalar as text, and rejects duplicate keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         made: dict[Any, Any] = super().construct_mapping(node, deep=True)
         if len(made) < len(node.value):
-            raise yaml.MarkedYAMLError("found a key twice", node.start_mark)
+            raise yaml.MarkedYAMLError("found a duplicate key", node.start_mark)
         return made
 
 
 def read_yaml(path: Path) -> dict[tuple[str, ...], Any]:
-    """Return texts, lists and {} by their keys; ConfigError if it is no mapping."""
+    """Return texts, lists and {} by key path; ConfigError if it is not a mapping."""
     try:
         with path.open("rb") as file:
             tree = yaml.load(file, _Texts) or {}
         if isinstance(tree, dict):
             return dict(_flat(tree, ()))
-        reason = "no mapping"
+        reason = "not a mapping"
     except (OSError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())
-    raise ConfigError([f"{path}: {reason}, want a YAML file that can be read"])
+    raise ConfigError([f"{path}: {reason}, want a readable YAML file"])
 
 
 def _flat(tree: Any, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -1,4 +1,4 @@
-"""The table of settings: it gives flags, variables, keys, checks and documentation."""
+"""The table of settings: the source of flags, variables, keys, checks and help."""
 
 import math
 import os
@@ -15,7 +15,7 @@ _ON, _OFF = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Split a listen address, ``""`` is all hosts; ValueError if it is none."""
+    """Split a listen address; host ``""`` means all. ValueError if it is malformed."""
     parts = urlsplit(f"//{text}")
     if parts.port is None:
         raise ValueError
@@ -38,7 +38,7 @@ def _buckets(text: str) -> tuple[float, ...]:
 
 
 class Kind(NamedTuple):
-    """What is wanted of a text: that it matches the pattern and can be read."""
+    """A kind of value: its text must match ``pattern``, and ``read`` must parse it."""
 
     metavar: str
     wanted: str
@@ -47,7 +47,7 @@ class Kind(NamedTuple):
     is_list: bool = False
 
 
-_FILE = Kind("FILE", "a path, or empty text for none", r"[^\0]*", _path)
+_FILE = Kind("FILE", "a path, or an empty value for none", r"[^\0]*", _path)
 _DATABASE = Kind(
     "FILE", "a path, or none", r"[^\0]+", lambda t: _path(t) if t != "none" else None
 )
@@ -61,7 +61,7 @@ _URL_PATH = Kind(
 _ADDRESSES = Kind(
     "ADDRESS", ":PORT, HOST:PORT or [IPV6]:PORT", r"[\w:.,\s\[\]-]+", _addresses, True
 )
-_BUCKETS = Kind("SECONDS", "rising numbers above 0", ".+", _buckets, True)
+_BUCKETS = Kind("SECONDS", "increasing numbers above 0", ".+", _buckets, True)
 
 
 class Setting(NamedTuple):
@@ -84,49 +84,49 @@ def _row(*row: Any) -> Any:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that the exporter can be told, checked."""
+    """All settings of the exporter, validated."""
 
     knowledge_base: Path | None = _row(
         "database.knowledge-base",
         "data/hexagonal_kb.db",
         _DATABASE,
-        "Read facts and audit log from this database; none if there is no such file.",
+        "Read facts and the audit log from this database; 'none' disables it.",
     )
     performance: Path | None = _row(
         "database.performance",
         "data/hakgal_performance.db",
         _DATABASE,
-        "Read queries and cache events from this one; none if there is no such file.",
+        "Read queries and cache events from this database; 'none' disables it.",
     )
     state_file: Path | None = _row(
         "state.file",
         "data/exporter-state.json",
         _FILE,
-        "Keep the checkpoint in this file; empty text switches it off.",
+        "Keep the checkpoint in this file; an empty value disables it.",
     )
     listen_addresses: tuple[str, ...] = _row(
-        "web.listen-address", ":8000", _ADDRESSES, "Serve on this address; repeatable."
+        "web.listen-address", ":8000", _ADDRESSES, "Listen on this address; repeatable."
     )
     telemetry_path: str = _row(
-        "web.telemetry-path", "/metrics", _URL_PATH, "Serve metrics under this path."
+        "web.telemetry-path", "/metrics", _URL_PATH, "Serve metrics on this path."
     )
     web_config_file: Path | None = _row(
         "web.config.file", "", _FILE, "Read TLS, users and headers from this file."
     )
     max_requests: int = _row(
-        "web.max-requests", "40", _NUMBER, "Limit scrapes at a time; 0 means no limit."
+        "web.max-requests", "40", _NUMBER, "Limit concurrent scrapes; 0 means no limit."
     )
     query_buckets: tuple[float, ...] = _row(
         "query.buckets",
         "0.005 0.01 0.025 0.05 0.075 0.1 0.15 0.2 0.3 0.5 1 2.5 5 10",
         _BUCKETS,
-        "Bound latency buckets at these seconds; include every latency threshold.",
+        "Set these bucket bounds in seconds; include every latency threshold.",
     )
     label_limit: int = _row(
         "label.limit",
         "100",
         _NUMBER,
-        "Keep this many values a label; the rest is other.",
+        "Keep this many values per label; the rest become other.",
     )
     log_level: str = _row("log.level", "info", _LEVEL, "Log this level and above.")
     log_format: str = _row("log.format", "logfmt", _FORMAT, "Log in this format.")
@@ -134,7 +134,7 @@ class Config:
 
     @property
     def databases(self) -> dict[str, Path]:
-        """Return the files that this installation has, by name."""
+        """Return the database files of this installation, by name."""
         both = {"knowledge_base": self.knowledge_base, "performance": self.performance}
         return {name: path for name, path in both.items() if path}
 

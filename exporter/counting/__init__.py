@@ -1,4 +1,4 @@
-"""Follow a growing table: read each row once, from the cursor on, in short slices."""
+"""Follow a growing table: read each row once, from the cursor, in short slices."""
 
 import time
 from dataclasses import replace
@@ -10,14 +10,14 @@ from exporter.counting.table import Counts, Reading, State, Table
 from exporter.database import release
 from exporter.errors import DatabaseError
 
-SLICE_ROWS = 5000  # about 2 ms: what a writer in rollback mode may have to wait
+SLICE_ROWS = 5000  # about 2 ms, during which a writer in rollback mode has to wait
 
 
 def read_on(db: Connection, table: Table, state: State, until: float) -> Reading:
-    """Read on to the last row, or to a moment of the monotonic clock.
+    """Read from the cursor to the last row; stop at ``until`` (monotonic clock).
 
     Raises:
-        DatabaseError: damaged.
+        DatabaseError: the table is damaged.
     """
     if not table.is_followed:
         return Reading(table, None)
@@ -35,14 +35,14 @@ def read_on(db: Connection, table: Table, state: State, until: float) -> Reading
     if state.cursor > start:
         state = recognition.remember(db, table, state, start)
     if state.cursor >= highest and not state.complete:
-        if state.missed:  # of what was, a part is gone: what comes is counted
+        if state.missed:  # some old rows are gone: count only new ones
             state = replace(state, counts=Counts.zero(table), rows=0, missed=0)
         state = replace(state, complete=True)
     return Reading(table, state, highest - state.cursor, last_event)
 
 
 def _read_slice(db: Connection, table: Table, state: State, highest: int) -> State:
-    """Read some rows; a gap before them is skipped."""
+    """Read one slice of rows, and skip a gap in the ids before it."""
     last, rows, passed_over, newest = highest, 0, 0, None
     next_row = f"SELECT MIN(rowid) FROM {table.source} WHERE rowid > ?"
     (first,) = db.execute(next_row, (state.cursor,)).fetchone()

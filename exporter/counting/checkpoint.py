@@ -1,7 +1,7 @@
-"""Keep the states in one file: durable before anybody sees what was counted.
+"""Keep the states in one file: durable before anyone sees the counts.
 
-Two lines: the states as JSON, and the CRC-32 of that line. The file is replaced as a
-whole, so that after a crash it holds either the old states or the new ones.
+The file has two lines: the states as JSON, and the CRC-32 of that line. Each save
+replaces the file atomically, so a crash leaves either the old states or the new ones.
 """
 
 import json
@@ -28,19 +28,19 @@ logger = logging.getLogger(__name__)
 
 
 class Checkpoint:
-    """The state file; only one process at a time may have it.
+    """The state file; only one process at a time may use it.
 
-    Without a path nothing is kept. ``saved_at`` is in seconds since the epoch.
+    Without a path, nothing is kept. ``saved_at`` is in seconds since the epoch.
     """
 
     def __init__(self, path: Path | None) -> None:
         self.saved_at: float | None = None
-        self._path = path and Path(os.path.realpath(path))  # a link stays one
+        self._path = path and Path(os.path.realpath(path))  # keeps a symbolic link
         self._kept: dict[str, Any] = {}
         self._lock: int | None = None
 
     def claim(self) -> None:
-        """Make sure that the file is nobody else's, or raise StateError."""
+        """Lock the file for this process, or raise StateError."""
         if self._path is None:
             return
         try:
@@ -50,18 +50,18 @@ class Checkpoint:
             if fcntl:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise self._error("another exporter uses it; choose another") from None
+            raise self._error("another exporter uses it; choose another file") from None
         except OSError as error:
-            hint = "make it writable for this user, and its folder, or choose another"
+            hint = "make it and its folder writable for this user, or choose another"
             raise self._error(f"{error}; {hint}") from error
 
     def load(self, tables: Collection[Table]) -> dict[str, State]:
         """Return a state for each table: from the file, or a new one.
 
-        A damaged file, or one of another version, is kept as ``….damaged``.
+        A file that is damaged or of another version is renamed to ``….damaged``.
 
         Raises:
-            StateError: not readable; what is in it may be whole.
+            StateError: the file cannot be read, but may be intact.
         """
         new = {table.name: State(Counts.zero(table)) for table in tables}
         try:
@@ -70,11 +70,11 @@ class Checkpoint:
         except FileNotFoundError:
             return new
         except OSError as error:
-            raise self._error(f"{error}; make it readable") from error
+            raise self._error(f"{error}; make it readable for this user") from error
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             fields = {"file": str(self._path), "error": str(error)}
-            logger.warning("state lost, counting anew", extra={"fields": fields})
-            with suppress(OSError):  # or the next save replaces it
+            logger.warning("state lost, all tables reset", extra={"fields": fields})
+            with suppress(OSError):  # otherwise the next save replaces it
                 os.replace(str(self._path), f"{self._path}.damaged")
             self.saved_at = None
             return {name: state.reset("state_lost") for name, state in new.items()}
@@ -82,28 +82,28 @@ class Checkpoint:
         return new | found
 
     def read(self) -> dict[str, Any]:
-        """Return what the file holds, by table.
+        """Return the content of the file, by table.
 
         Raises:
-            OSError: missing, or not readable.
-            ValueError: damaged, or of another version.
+            OSError: the file is missing or unreadable.
+            ValueError: it is damaged, or of another version.
         """
         if self._path is None:
             return {}
         line, _, check = self._path.read_bytes().partition(b"\n")
         if check.strip() != b"%08x" % crc32(line):
-            raise ValueError("damaged, its checksum differs")
+            raise ValueError("it is damaged: the checksum differs")
         document = json.loads(line)
         if document["version"] != VERSION:
-            raise ValueError(f"has version {document['version']}, not {VERSION}")
+            raise ValueError(f"it has version {document['version']}, not {VERSION}")
         self.saved_at = self._path.stat().st_mtime
         return dict(document["tables"])
 
     def save(self, tables: Mapping[str, Table], states: Mapping[str, State]) -> None:
-        """Replace the file; what it holds of other tables stays.
+        """Replace the file; keep what it holds about other tables.
 
         Raises:
-            StateError: not written, the old file is still there.
+            StateError: the file could not be written; the old one is still there.
         """
         if self._path is None:
             return
@@ -114,7 +114,7 @@ class Checkpoint:
             _replace_durably(self._path, b"%s\n%08x\n" % (line, crc32(line)))
             self.saved_at = self._path.stat().st_mtime
         except OSError as error:
-            raise self._error(f"{error}; counters stand still") from error
+            raise self._error(f"{error}; counters stop until it is writable") from error
 
     def _error(self, reason: str) -> StateError:
         return StateError(f"cannot use the state file {self._path}: {reason}")
@@ -126,7 +126,7 @@ def _replace_durably(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(f"{path}.tmp", path)
-    if hasattr(os, "O_DIRECTORY"):  # elsewhere a folder cannot be opened
+    if hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

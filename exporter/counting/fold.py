@@ -1,4 +1,4 @@
-"""Fold rows of a table into counts: SQLite adds up groups, Python sees the sums."""
+"""Fold rows of a table into counts: SQLite aggregates, Python sees only the sums."""
 
 from functools import lru_cache
 from operator import itemgetter
@@ -6,12 +6,12 @@ from sqlite3 import Connection
 
 from exporter.counting.table import BEFORE_REPLACEMENT, Counts, Table
 
-LABEL_LENGTH = 128  # characters; a longer label value is cut
-# Why a row cannot count. In SQL it has a bucket below 0: the place from the end.
+LABEL_LENGTH = 128  # characters; longer label values are truncated
+# Why a row is rejected. SQL returns a negative bucket: the index from the end.
 _REASONS = ("infinite", "negative", "not_a_number", "null", BEFORE_REPLACEMENT)
 _CODES = {reason: n - len(_REASONS) for n, reason in enumerate(_REASONS)}
-_FLAG_REASONS = (None, None, "null", "not_a_boolean")  # false and true are none
-_ROW = itemgetter(4)  # labels come in the order of their rows
+_FLAG_REASONS = (None, None, "null", "not_a_boolean")  # 0 and 1 are valid
+_ROW = itemgetter(4)  # the newest row: labels appear in the order of rows
 
 
 def fold(
@@ -19,8 +19,8 @@ def fold(
 ) -> tuple[int, int]:
     """Add the rows whose ids are in the span.
 
-    Returns how many there were, and how many of them were passed over because their
-    time is not above ``mark``.
+    Return the number of rows, and how many of them were skipped because their time is
+    not above ``mark``.
     """
     all_rows = passed_over = 0
     bound = {"first": span.start, "last": span[-1], "mark": mark}
@@ -42,10 +42,10 @@ def fold(
 
 @lru_cache(maxsize=16)
 def _grouped_sql(table: Table, has_mark: bool) -> str:
-    """Return the statement that adds up the rows of each label, bucket and flag.
+    """Return the statement that aggregates the rows by label, bucket and flag.
 
-    Bucket and flag are one integer, which SQLite sorts fastest. Beside a MAX, it takes
-    other columns from the row that has it.
+    Bucket and flag share one integer, which SQLite sorts fastest. With a MAX, SQLite
+    takes bare columns from the row that has the maximum.
     """
     bucket = _bucket_sql(table, 0, len(table.buckets))
     if has_mark:
@@ -63,9 +63,9 @@ def _grouped_sql(table: Table, has_mark: bool) -> str:
 
 
 def _bucket_sql(table: Table, low: int, high: int) -> str:
-    """Return a binary search over the bounds; only its two ends meet odd values.
+    """Return a binary search over the bounds; odd values end up at its two ends.
 
-    The plus takes the column's affinity away: no number is compared as text.
+    The plus removes the column's affinity, so that no number is compared as text.
     """
     value, last = f"+{table.value}", len(table.buckets)
     if table.value is None:
@@ -90,9 +90,9 @@ def _bucket_sql(table: Table, low: int, high: int) -> str:
 
 
 def time_sql(expression: str | None) -> str:
-    """Return the seconds since the epoch of a row's time, NULL if it is not one.
+    """Return SQL for a time in seconds since the epoch, NULL if it is not a time.
 
-    SQLite's CURRENT_TIMESTAMP or ISO 8601; without a zone it is UTC.
+    It reads SQLite's CURRENT_TIMESTAMP and ISO 8601, as UTC if there is no zone.
     """
     if expression is None:
         return "NULL"

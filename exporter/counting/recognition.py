@@ -1,15 +1,15 @@
-"""Recognise a table by its rows, so that no row of it counts twice.
+"""Recognise a table by its rows, so that no row is counted twice.
 
-A path and an inode say little: VACUUM INTO and a rename give the same table in another
-file, ``cp`` gives other rows in the same file. So fingerprints of some rows are kept,
-at distances from the cursor that double. They are made of what is never updated: the
-time, and of a log what is counted.
+A path and an inode are not enough: VACUUM INTO and a rename leave the same table in
+another file, ``cp`` puts other rows into the same file. So we keep fingerprints of some
+rows, at distances from the cursor that double. A fingerprint covers only columns that
+are never updated: the time and, in a log, the counted columns.
 
-A contradiction is a row that is there and not as it was, one where there was none, or a
-largest id below the cursor. Then the mark becomes the newest time ever counted, and
-reading goes on behind the newest row that is not newer than the mark. From then on rows
-above the cursor are passed over if their own time is not above the mark. So rows that
-come back in any restored copy do not count again.
+A table was replaced if a known row has changed, a row has appeared where there was
+none, or the largest id is below the cursor though SQLite reuses no ids. The mark then
+becomes the newest time ever counted, and reading continues after the newest row that
+is not above the mark. From then on, a row counts only if its own time is above the
+mark. So rows that return with a restored copy do not count again.
 """
 
 import math
@@ -26,11 +26,11 @@ DAY_SECONDS = 86_400
 
 
 def high_water(db: Connection, table: Table) -> tuple[int, bool, float | None]:
-    """Return the largest id ever given out, if it is lasting, and the newest time.
+    """Return the largest id ever used, if SQLite remembers it, and the newest time.
 
-    The time is None where there is none, and NaN if it cannot be read.
+    The time is None if the newest row has none, and NaN if it cannot be read.
     """
-    # Cast as SQLite itself does when it gives out the next id.
+    # SQLite casts it the same way when it assigns the next id.
     given_out = "SELECT CAST(seq AS INTEGER) FROM sqlite_sequence WHERE lower(name) ="
     sequence = f"({given_out} '{table.source}')" if table.has_sequences else "NULL"
     times = f"{table.time or 'NULL'}, {time_sql(table.time)}"
@@ -45,13 +45,13 @@ def high_water(db: Connection, table: Table) -> tuple[int, bool, float | None]:
 def recognise(
     db: Connection, table: Table, state: State, highest: int, is_lasting: bool
 ) -> State:
-    """Return the state with its cursor where this table is to be read on."""
+    """Return the state with the cursor from which to continue in this table."""
     new = State(Counts.zero(table), source=table.source, resets=state.resets)
     if not state.source:
         return new
     found = _fingerprints(db, table, state.known)
     same = {n: old for n, old in state.known.items() if _is_same(old, found.get(n))}
-    # Behind the newest row that was read there was none, and no id is given out again.
+    # No row may appear between the newest row that was read and the cursor.
     behind = f"SELECT 1 FROM {table.source} WHERE rowid > ? AND rowid <= ? LIMIT 1"
     span = max(state.known, default=0), state.cursor
     differs = len(same) < len(found) or table.source != state.source
@@ -62,17 +62,17 @@ def recognise(
     mark = latest(state.mark, newest)
     state = replace(state, source=table.source, mark=mark, known=same)
     if not differs and same and not is_lasting:
-        # The newest rows were deleted, and their ids will be given out again.
+        # The newest rows were deleted, and SQLite will reuse their ids.
         return remember(db, table, replace(state, cursor=highest), 0)
     if not state.complete:
         return new
     state = replace(state, cursor=_last_not_newer(db, table, mark, highest))
-    # By its rows that are not read again, this table is recognised next time.
+    # The rows up to the cursor identify this table next time.
     return remember(db, table, state, 0).reset("replaced")
 
 
 def remember(db: Connection, table: Table, state: State, start: int) -> State:
-    """Return the state with rows remembered of those read since ``start``."""
+    """Return the state with fingerprints of some rows read since ``start``."""
     cursor = state.cursor
     distances = [0, *(2**n for n in range((cursor - start).bit_length()))]
     places = ", ".join(f"({cursor - distance})" for distance in distances)
@@ -80,7 +80,7 @@ def remember(db: Connection, table: Table, state: State, start: int) -> State:
     found = db.execute(f"SELECT ({nearest} AND rowid > {start}) FROM (VALUES {places})")
     known = state.known | _fingerprints(db, table, {row for (row,) in found})
     rows = sorted((row for row in known if row <= cursor), reverse=True)
-    # The oldest row of each distance, so that it reaches the next distance.
+    # Keep the oldest row of each distance: it is the first to reach the next one.
     kept = {(cursor - row).bit_length(): row for row in rows}
     return replace(state, known={n: known[n] for n in {*rows[:1], *kept.values()}})
 
@@ -90,8 +90,8 @@ def newest_time(
 ) -> float | None:
     """Return the newest time of the rows whose ids are in the span.
 
-    To read each time costs as much as to count the row. Unless ``is_exact``, only that
-    is read which sorts last as text, the last row's or a later one.
+    Parsing every time costs as much as counting the rows. Unless ``is_exact``, parse
+    only the time that sorts last as text: the last row's, or a later one.
     """
     if not table.time:
         return None
@@ -108,16 +108,16 @@ def newest_time(
 
 
 def latest(*times: float | None) -> float | None:
-    """Return the latest of some times, None if all are."""
+    """Return the latest time, None if there is none."""
     return max((one for one in times if one is not None), default=None)
 
 
 def _last_not_newer(
     db: Connection, table: Table, mark: float | None, highest: int
 ) -> int:
-    """Return the newest row that is not above the mark, else the place before all rows.
+    """Return the newest row that is not above the mark, else the id before all rows.
 
-    Where no row has a time, return the largest id.
+    If no row has a time, return the largest id.
     """
     moment = time_sql(table.time)
     rows = f"SELECT rowid FROM {table.source}"
@@ -132,7 +132,7 @@ def _last_not_newer(
 def _fingerprints(
     db: Connection, table: Table, rows: Iterable[int]
 ) -> dict[int, Fingerprint]:
-    """Return fingerprints of those of the rows that are there, by id."""
+    """Return the fingerprints of the rows that still exist, by id."""
     columns = {column: column for column in table.counted} if table.is_log else {}
     if table.time:
         columns["time"] = time_sql(table.time)
@@ -153,9 +153,9 @@ def _checksum(value: object) -> int:
 
 
 def _is_same(old: Fingerprint, new: Fingerprint | None) -> bool:
-    """Say whether a row is there and as it was, in the columns that it had and has.
+    """Return whether a row exists and is unchanged, in the columns of then and now.
 
-    One that was NULL, such as a time that could not be read, is not compared.
+    A value that was NULL, such as an unreadable time, is not compared.
     """
     if new is None:
         return False

@@ -1,7 +1,7 @@
-"""Count the rows of a table that others delete from, without scanning it each scrape.
+"""Count the rows of a table with deletions, without a scan at every scrape.
 
-A count is kept until the file changes, and what was read since is added. A large table
-is counted between scrapes, in short slices and a small share of the time.
+A count stays valid until the file changes; rows read since are added to it. A large
+table is counted between scrapes, in short slices and for a small share of the time.
 """
 
 import time
@@ -11,14 +11,14 @@ from typing import NamedTuple
 from exporter.counting.table import Reading
 from exporter.database.file import DatabaseFile
 
-INLINE_ROWS = 100_000  # counted in the scrape, in some milliseconds
+INLINE_ROWS = 100_000  # counted during the scrape, in a few milliseconds
 SLICE_ROWS = 20_000  # of a larger table: about 2 ms
-REST = 4  # times the length of a slice, before the next one
-COUNT_AGAIN_SECONDS = 600.0  # so that the cost follows the time, not the writes
+REST = 4  # pause before the next slice, as a multiple of the slice's duration
+COUNT_AGAIN_SECONDS = 600.0  # so that the cost does not grow with the writes
 
 
 class _Count(NamedTuple):
-    """Rows up to ``last``, less those read when it began; counted up to ``done``."""
+    """Rows up to ``last``, minus those read at its start; counted up to ``done``."""
 
     table: tuple[object, ...]
     version: tuple[object, ...]
@@ -28,7 +28,7 @@ class _Count(NamedTuple):
 
 
 class RowCount:
-    """The number of rows in one table; counting goes on while ``running``."""
+    """The number of rows in one table; a count is in progress while ``running``."""
 
     def __init__(self) -> None:
         self.running: _Count | None = None
@@ -40,7 +40,7 @@ class RowCount:
     ) -> int | None:
         """Return the number of rows, None if it is not known yet."""
         state, source = reading.state, reading.table.source
-        # All that were read, those passed over too.
+        # Includes the rows that were skipped.
         rows_read = state.cursor - state.missed if state else 0
         table = source, *(state.resets.values() if state else ()), state and state.mark
         if self._known and self._known.table != table:
@@ -62,7 +62,7 @@ class RowCount:
         return self._known.rows + rows_read if self._known else None
 
     def count_slice(self, db: Connection, file: DatabaseFile) -> float:
-        """Count some rows more; return the seconds to rest before the next slice."""
+        """Count another slice; return the seconds to pause before the next one."""
         started, running = time.monotonic(), self.running
         if not running:
             return 0.0

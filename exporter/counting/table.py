@@ -1,4 +1,4 @@
-"""A table: which of its columns are counted, and what is known between two reads."""
+"""A table: which columns are counted, and what is kept between two reads."""
 
 import math
 import time
@@ -10,31 +10,31 @@ from exporter.database.schema import SYNONYMS, Layout
 from exporter.errors import DatabaseError
 
 BEFORE_REPLACEMENT = "before_replacement"
-OTHER = "other"  # takes the rows of label values above the limit
-UNKNOWN = "unknown"  # the label value of NULL
-CLOCK_SECONDS = 60.0  # by which clocks may differ
+OTHER = "other"  # label value of the rows beyond the limit
+UNKNOWN = "unknown"  # label value for NULL
+CLOCK_SECONDS = 60.0  # tolerated difference between clocks
 NO_RESETS = dict.fromkeys(("replaced", "state_lost", "buckets_changed"), 0)
-Fingerprint = dict[str, int]  # of a row: checksums of its values, by column
+Fingerprint = dict[str, int]  # checksums of a row's values, by column
 
 
 @dataclass(frozen=True)
 class Table:
-    """What HAK/GAL calls a table, and what is read of it.
+    """One of HAK/GAL's tables, and the columns to read.
 
     Args:
         name, database: the values of the labels ``table`` and ``database``.
         sources: names in the file; the first table that has rows is read.
-        label: text column; its values become a label, capped in number and length.
+        label: text column; its values become a label, limited in number and length.
         flag: boolean column.
         value: number column, folded into ``buckets`` (upper bounds, inclusive).
-        value_optional: NULL counts, but is observed in no bucket.
+        value_optional: count a NULL, but observe it in no bucket.
         required: columns without which nothing is counted.
-        is_log: whether rows are never updated, and each id has had a row. Of facts,
-            INSERT OR IGNORE burns ids.
-        metric: the family whose label values are capped.
-        source: the name in the file, if it is there; set by ``bind``, as what follows:
-            the column of a row's time, whether there may be an AUTOINCREMENT, whether
-            rows can be read on by their ids, and what would be needed to tell the rest.
+        is_log: rows are never updated and every id has had a row. Not so for facts:
+            INSERT OR IGNORE leaves gaps in the ids.
+        metric: the family whose label values are limited.
+        source: the name in the file, "" if it is missing. ``bind`` sets this and the
+            following: the time column, whether there may be an AUTOINCREMENT, whether
+            rows can be followed by id, and what is missing for the other metrics.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Table:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Return why a row of this table may be rejected."""
+        """Return the reasons for which a row of this table may be rejected."""
         number = ("not_a_number", "negative", "infinite") if self.value else ()
         boolean = ("not_a_boolean",) if self.flag else ()
         may_be_null = self.flag or (self.value and not self.value_optional)
@@ -71,7 +71,7 @@ class Table:
         return (*null, *number, *boolean, BEFORE_REPLACEMENT)
 
     def bind(self, layout: Layout | None) -> "Table":
-        """Return the table with what it has there."""
+        """Return the table with what it has in this file."""
         if layout is None:
             lacks = (f"table {' or '.join(self.sources)}",)
             return replace(self, is_followed=False, lacks=lacks)
@@ -95,9 +95,9 @@ class Table:
 
 @dataclass
 class Series:
-    """What has been counted for one label value and flag.
+    """The counts of one label value and flag.
 
-    ``counts`` by bucket, that above the last bound, and the rows without a value;
+    ``counts``: rows by bucket, then above the last bound, then without a value.
     ``exemplars``: id and value of the newest row by bucket.
     """
 
@@ -108,10 +108,10 @@ class Series:
 
 @dataclass
 class Counts:
-    """All that has been counted in one table.
+    """The counts of one table.
 
-    ``series`` by label value and flag, ``rejected`` rows by reason, and ``overflowed``:
-    the rows whose label value became ``other``.
+    ``series`` by label value and flag, ``rejected`` rows by reason, ``overflowed`` rows
+    whose label value became ``other``.
     """
 
     series: dict[tuple[str, bool], Series] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class Counts:
 
     @classmethod
     def zero(cls, table: Table) -> "Counts":
-        """Return counts with the known label values at zero."""
+        """Return counts with all known label values at zero."""
         counts = cls()
         for label in table.known_labels:
             counts._open(table, label)
@@ -136,7 +136,7 @@ class Counts:
     def add(
         self, table: Table, label: Any, flag: Any, bucket: int, rows: int
     ) -> Series:
-        """Count rows in a bucket, and return the series that they belong to."""
+        """Count rows in a bucket, and return their series."""
         name = _clean(label) if table.label else ""
         if (name, False) not in self.series:
             labels = {known for known, _ in self.series}
@@ -149,7 +149,7 @@ class Counts:
         return series
 
     def _open(self, table: Table, label: str) -> None:
-        """Add the series of a label value, at zero, if they are not there."""
+        """Add the series of a label value at zero, unless they exist."""
         for flag in (False, True) if table.flag else (False,):
             empty = Series([0] * (len(table.buckets) + 2))
             self.series.setdefault((label, flag), empty)
@@ -157,17 +157,17 @@ class Counts:
 
 @dataclass(frozen=True)
 class State:
-    """What was counted in a table, how far, and how the table is recognised.
+    """What was counted in a table, up to which row, and how to recognise the table.
 
     Args:
-        source: the table's name in the file, empty before it was read.
+        source: the table's name in the file, "" before the first read.
         cursor: the last id that was read.
-        rows: rows read, counted or rejected, but for those passed over.
-        missed: ids passed that had no row any more.
+        rows: rows read, counted or rejected, without those skipped.
+        missed: ids up to the cursor that had no row any more.
         newest: the newest time ever counted, in seconds since the epoch.
-        mark: rows that are not newer have been counted before a replacement.
+        mark: rows up to this time were counted before the table was replaced.
         known: fingerprints of rows by id.
-        complete: False while a table is first read; its counts are not shown yet.
+        complete: False during the first read; the counts are not shown until it ends.
     """
 
     counts: Counts
@@ -182,7 +182,7 @@ class State:
     complete: bool = False
 
     def reset(self, reason: str) -> "State":
-        """Return the state with one more reset."""
+        """Return the state with one more reset for this reason."""
         resets = {**self.resets, reason: self.resets[reason] + 1}
         return replace(self, resets=resets)
 
@@ -191,9 +191,9 @@ class State:
 class Reading:
     """A table as one pass found it.
 
-    ``state`` is None if its rows cannot be followed; ``backlog`` rows are committed but
-    not read yet; ``last_event`` is the time of the newest row, in seconds since the
-    epoch, NaN if it cannot be read; ``rows`` is how many there are, where counted.
+    ``state`` is None if the rows cannot be followed. ``backlog`` rows are committed but
+    not read yet. ``last_event`` is the time of the newest row in seconds since the
+    epoch, NaN if it cannot be read. ``rows`` is the number of rows, if counted.
     """
 
     table: Table
@@ -204,31 +204,31 @@ class Reading:
 
     @property
     def time_error(self) -> DatabaseError | None:
-        """What is wrong with the time of the newest row, None if nothing is."""
+        """Return what is wrong with the time of the newest row, None if it is valid."""
         if self.last_event is None or self.last_event <= time.time() + CLOCK_SECONDS:
             return None
         is_readable = not math.isnan(self.last_event)
-        problem = "lies in the future" if is_readable else "cannot be read"
+        problem = "is in the future" if is_readable else "cannot be read"
         return DatabaseError(
             f"the time of the newest row in {self.table.source} {problem}; column"
-            f" {self.table.time} must be UTC, like 2026-01-31 12:00:00"
+            f" {self.table.time} must be in UTC, like 2026-01-31 12:00:00"
         )
 
     def show(self, state: State | None) -> "Reading":
-        """Return the reading with a state that may be shown, if there is one."""
+        """Return the reading with a state that may be shown, or with None."""
         if self.state is None:
             return self
-        # Negative where what was read since, between scrapes, is shown already.
+        # Negative if rows read since, between scrapes, are shown already.
         unseen = self.state.rows - (state.rows if state else 0)
         return replace(self, state=state, backlog=max(0, self.backlog + unseen))
 
 
 def _clean(value: object) -> str:
-    """Return a table's value as a label value that any Prometheus can read."""
+    """Return a column's value as a label value that any Prometheus can parse."""
     if value is None:
         return UNKNOWN
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     if not text.isprintable():
-        # Control characters help nobody, and some end the page for a parser.
+        # Some control characters break a parser.
         text = "".join(c if c >= " " and c != "\x7f" else "\ufffd" for c in text)
     return text or UNKNOWN

@@ -1,13 +1,12 @@
-"""What the system says about a database, before SQLite opens it.
+"""Inspect a database through the file system, before SQLite opens it.
 
-How a file in WAL mode may be opened depends on what lies beside it. SQLite must be kept
-from making a ``-wal`` or ``-shm``: it would belong to *our* user, and HAK/GAL could not
-write any more.
+How to open a file in WAL mode depends on the files beside it. SQLite must never create
+a ``-wal`` or ``-shm`` for us: *our* user would own it and HAK/GAL could not write.
 
-* ``-wal`` and ``-shm``: somebody uses the file, or crashed. They are read as they are.
-* No ``-wal``, or one without frames: nobody is writing. The file is read as immutable,
-  and what was read is dropped if the file has changed meanwhile.
-* A ``-wal`` with frames but no ``-shm``: only a writer can build the index.
+* Both exist: another process uses the file, or crashed. Read all three files.
+* No ``-wal``, or one without frames: nobody is writing. Open the file as immutable.
+  Discard the result if the file has changed meanwhile.
+* A ``-wal`` with frames but no ``-shm``: only a writer can build the index. Fail.
 """
 
 import os
@@ -22,27 +21,27 @@ from exporter.errors import DatabaseError
 
 MAGIC = b"SQLite format 3\x00"
 HEADER_BYTES = 100
-READ_VERSION = 19  # the byte of the header that says whether there is a log
-WAL_VERSION = 2  # its value in WAL mode; 1 is a rollback journal
+READ_VERSION = 19  # byte of the header that tells whether the file is in WAL mode
+WAL_VERSION = 2  # 1 means rollback journal
 CHANGE_COUNTER = slice(24, 28)
-# Bytes of a -wal before its first frame. Where a crash left just these, SQLite without
-# write access to the -shm tries for 10 s to make sense of them, and nothing stops it.
+# A -wal has this many bytes before its first frame. If a crash left no more than these,
+# SQLite without write access to the -shm retries for 10 s and cannot be interrupted.
 WAL_HEADER_BYTES = 32
-INDEX_BYTES = 136  # of the -shm: twice a header of 48, then what is checkpointed
+INDEX_BYTES = 136  # of the -shm: two headers of 48 bytes, then the checkpoint info
 
 
 class UnsettledError(DatabaseError):
-    """The file is just being opened, closed or changed; a moment later it is not."""
+    """The file is being opened, closed or changed; retry in a moment."""
 
 
 @dataclass(frozen=True)
 class DatabaseFile:
     """A database file and its write-ahead log.
 
-    ``path`` is where it really is, beside its side files; ``version`` changes whenever
-    anybody commits; ``is_immutable``: it is in WAL mode, and nobody has it open;
-    ``shm_inode`` is that of the WAL index, None unless it is in use; frames are pages,
-    None while the index is unsettled.
+    ``path`` is the real path, beside which the side files are. ``version`` changes with
+    every commit. ``is_immutable`` means WAL mode and no open connection. ``shm_inode``
+    is the inode of the WAL index, None if it is not in use. A frame holds one page; the
+    numbers are None while a writer updates the index.
     """
 
     path: str
@@ -58,12 +57,12 @@ class DatabaseFile:
 def inspect(path: Path) -> DatabaseFile:
     """Return the state of a database file.
 
-    Closing a file drops this process' locks on it: to be called only by the one thread
-    that reads this database, while it has no connection.
+    Closing a file drops this process' locks on it. So only the thread that reads this
+    database may call this, and only without an open connection.
 
     Raises:
-        OSError: missing, or not readable.
-        DatabaseError: not a database, or not readable safely.
+        OSError: the file is missing or unreadable.
+        DatabaseError: it is not a database, or cannot be read safely.
     """
     real = os.path.realpath(path)
     size, *_ = state = status(real)
@@ -77,9 +76,9 @@ def inspect(path: Path) -> DatabaseFile:
     wal_size = wal[0] if wal else 0
     if wal_size > WAL_HEADER_BYTES and not shm:
         raise UnsettledError(
-            "its -wal has content but its -shm is missing, so that it cannot be read"
-            " without writing; if HAK/GAL runs, it has locked the file, else start it,"
-            f" or run as the file's owner: sqlite3 '{path}'"
+            "its -wal has content but its -shm is missing, so it cannot be read without"
+            " writing; if HAK/GAL is running, it has locked the file, otherwise start"
+            f" it, or run as the file's owner: sqlite3 '{path}'"
             " 'PRAGMA wal_checkpoint(TRUNCATE)'"
         )
     if not (wal and shm) or 0 < wal_size <= WAL_HEADER_BYTES:
@@ -91,19 +90,19 @@ def inspect(path: Path) -> DatabaseFile:
 
 
 def status(path: str) -> tuple[int, int, int, int]:
-    """Return size in bytes, device, inode and time of the last change in ns."""
+    """Return size in bytes, device, inode and modification time in nanoseconds."""
     stat = os.stat(path)
-    if not S_ISREG(stat.st_mode):  # to open a pipe would never end
+    if not S_ISREG(stat.st_mode):  # opening a pipe would block
         raise DatabaseError("it is not a regular file; check the path")
     return stat.st_size, stat.st_dev, stat.st_ino, stat.st_mtime_ns
 
 
 def count_connections(file: DatabaseFile) -> int | None:
-    """Return how many connections other processes have: SQLite opens a file for each.
+    """Return how many connections other processes have: one open file for each.
 
-    In WAL mode each process holds a lock on the ``-shm`` file: only those are looked
-    at, and count as one if this user may not see their descriptors. None in a container
-    of its own, where we are process 1.
+    In WAL mode, every process with a connection holds a lock on the ``-shm`` file: only
+    these are inspected. One whose descriptors this user may not see counts as one.
+    None in a container with its own process namespace, where we are process 1.
     """
     if os.getpid() == 1:
         return None
@@ -129,10 +128,10 @@ def _head(path: str, length: int) -> bytes:
 
 
 def _frames(index: bytes) -> tuple[int | None, int | None]:
-    """Return the frames in a log and those checkpointed, from the head of a ``-shm``.
+    """Return the frames in the log and how many are checkpointed, from a ``-shm`` head.
 
-    See SQLite's "WAL-mode File Format", 2.1. The two copies of the header agree unless
-    a writer is between them.
+    See SQLite's "WAL-mode File Format", 2.1. The two copies of the header differ only
+    while a writer updates them.
     """
     if len(index) < INDEX_BYTES or index[:48] != index[48:96] or not index[12]:
         return None, None
@@ -141,7 +140,7 @@ def _frames(index: bytes) -> tuple[int | None, int | None]:
 
 
 def _lockers(inode: int) -> Iterable[str]:
-    """Yield processes with a lock on an inode: ``1: POSIX … READ PID DEV:INODE …``."""
+    """Yield processes that lock an inode: ``1: POSIX … READ PID DEV:INODE …``."""
     with open("/proc/locks", encoding="ascii") as locks:
         for line in locks:
             if f":{inode} " in line:
@@ -153,10 +152,10 @@ def _descriptors(pid: str, file: DatabaseFile) -> int:
     folder, count = f"/proc/{pid}/fd", 0
     try:
         names = os.listdir(folder)
-    except OSError as error:  # not for us to see, or it has just ended
+    except OSError as error:  # hidden from us, or it has just ended
         return int(isinstance(error, PermissionError) and file.shm_inode is not None)
     for name in names:
-        # By name: to look at what a descriptor points to may hang on a dead mount.
+        # Compare names: a stat of the target may hang on a dead mount.
         with suppress(OSError):  # just closed
             count += os.readlink(f"{folder}/{name}") == file.path
     return count

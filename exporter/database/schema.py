@@ -1,10 +1,10 @@
-"""Which tables a database has, and which columns: each installation has its own."""
+"""Find the tables and columns of a database: installations differ in them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from sqlite3 import Connection
 
-# Column names that mean the same in tables of different ages; lower case.
+# Names, in lower case, of the same column in different versions of a table.
 SYNONYMS = {
     "timestamp": ("timestamp", "created_at"),
     "operation": ("operation", "event"),
@@ -20,11 +20,11 @@ _OBJECTIONS = {"view": "it is a view, not a table", "virtual": "it is a virtual 
 
 @dataclass(frozen=True)
 class Layout:
-    """A table as it is in a file.
+    """The structure of a table in a file.
 
-    ``columns`` are in lower case. ``has_key``: an INTEGER PRIMARY KEY names each row
-    for good, while VACUUM gives out other rowids anew. ``has_sequences``: some table of
-    the file has AUTOINCREMENT. ``objection`` is why its rows cannot be read one by one.
+    ``columns`` are in lower case. ``has_key``: the table has an INTEGER PRIMARY KEY,
+    whose values last, while VACUUM may renumber other rowids. ``has_sequences``: some
+    table has AUTOINCREMENT. ``objection``: why the rows cannot be read one by one.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Layout:
     objection: str | None = None
 
     def column(self, name: str | None) -> str | None:
-        """Return the column that holds this, under whichever name."""
+        """Return the name of this column in the table, None if it has none."""
         names = SYNONYMS.get(name or "", (name,))
         return next((known for known in names if known in self.columns), None)
 
 
 class Schema:
-    """The tables of one database; looks closely only when the schema has changed."""
+    """The tables of one database; inspected again only when the schema changes."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = {*names, _SEQUENCES}
@@ -48,7 +48,7 @@ class Schema:
         self._layouts: dict[str, Layout] = {}
 
     def find(self, db: Connection, names: tuple[str, ...]) -> Layout | None:
-        """Return the first of these tables that has rows, else the first at all."""
+        """Return the first of these tables with rows, or just the first that exists."""
         objects = [row for row in db.execute(_OBJECTS) if row[0] in self._names]
         if objects != self._objects:
             found = dict(objects)
@@ -70,7 +70,7 @@ def _layout(db: Connection, name: str, has_sequences: bool) -> Layout:
         return Layout(name, (), False, has_sequences, objection)
     columns = db.execute(_COLUMNS, (name,)).fetchall()
     keys = [type_ for _, type_, place in columns if place]
-    # With an index of its own it is no alias of the rowid (INTEGER PRIMARY KEY DESC).
+    # A key with an index is no alias of the rowid, such as INTEGER PRIMARY KEY DESC.
     (indexes,) = db.execute(_KEY_INDEXES, (name,)).fetchone()
     has_key = keys == ["INTEGER"] and not indexes
     return Layout(

@@ -1,8 +1,8 @@
-"""One scrape: ask every part at once, make the checkpoint durable, then show.
+"""One scrape: read all databases at once, save the checkpoint, then show the counts.
 
-The order is the promise: rows are folded, the checkpoint that covers them is written
-and synced, and only then do the families show them. If it cannot be written, they go on
-to show what the last one covers.
+The order matters: fold the rows, write and sync the checkpoint that covers them, and
+only then show them. If the checkpoint cannot be written, the page keeps showing what
+the last one covers.
 """
 
 import time
@@ -23,16 +23,16 @@ from exporter.database import Database
 from exporter.scrape.reader import IDLE_SECONDS, UP, Found, Reader
 from exporter.scrape.worker import Failures, Outcome, Worker, isolate, wait
 
-# Shares of a scrape's time by which all must be read (a read that is interrupted needs
-# a moment to say so), answered, and saved; the rest is for the text.
+# Shares of the scrape's time after which reads are interrupted, their answers are no
+# longer awaited, and neither is the checkpoint. The rest is for writing the page.
 SHARES = 0.8, 0.85, 0.95
 
 
 class Exporter:
-    """Everything between the databases and the page."""
+    """Turns the databases into metric families."""
 
     def __init__(self, config: Config, checkpoint: Checkpoint) -> None:
-        """Load the checkpoint and start the threads; reads no database.
+        """Load the checkpoint and start the threads; read no database yet.
 
         Raises:
             StateError: the checkpoint cannot be used.
@@ -59,17 +59,17 @@ class Exporter:
         client.GCCollector(registry=self._process)
 
     def start(self) -> None:
-        """Begin to read what is there, before the first scrape asks."""
+        """Start reading the databases before the first scrape."""
         for reader in self._readers.values():
             reader.request(self.collector_names, time.monotonic() + IDLE_SECONDS)
 
     def not_ready(self) -> str | None:
-        """Return why the counters are not complete yet, None if they are."""
+        """Return why the counters are incomplete, None if they are complete."""
         reasons = [reader.not_ready() for reader in self._readers.values()]
         return "; ".join(reason for reason in reasons if reason) or None
 
     def collect(self, budget_seconds: float, names: frozenset[str]) -> list[Metric]:
-        """Return the families of some collectors, made within a time."""
+        """Return the families of some collectors within a time budget."""
         now = time.monotonic()
         read_by, answer_by, save_by = (now + budget_seconds * s for s in SHARES)
         asked = {n: one.request(names, read_by) for n, one in self._readers.items()}
@@ -98,19 +98,19 @@ class Exporter:
         return {table: state for table, state in self._states.items() if state.complete}
 
     def _save(self) -> None:
-        """Make what was folded durable, and let it be shown."""
+        """Save the checkpoint, then let the counts be shown."""
         states = self._complete()
         if any(self._shown.get(table) is not state for table, state in states.items()):
             self._checkpoint.save(self._tables, states)
             self._shown = states
 
     def _count_connections(self) -> None:
-        # After a scrape, and at once: the second look at /proc/locks costs nothing.
+        # After a scrape, for all at once: only the first read of /proc/locks is slow.
         for reader in self._readers.values():
             reader.count_connections()
 
     def _build(self, name: str, passes: Mapping[str, Found]) -> Outcome:
-        """Return the families of a collector, from what each database gave it."""
+        """Return the families of a collector, from its results of each database."""
         table = self._by_name.get(name)
         databases = [table.database] if table else passes
         parts = {n: passes[n].get(name, passes[n][UP]) for n in databases}
@@ -128,7 +128,7 @@ class Exporter:
         return chain.from_iterable(map(TABLE_COLLECTORS[name].families, found.values()))
 
     def _note(self, up: Found, built: Found, saved: Outcome) -> None:
-        """Log what has begun or ceased to fail; a whole database once."""
+        """Log which parts started or stopped failing; a whole database counts once."""
         whole = [one.error for one in up.values() if one.error]
         own = {name: one for name, one in built.items() if one.error not in whole}
         for name, outcome in {**up, **own, "checkpoint": saved}.items():
@@ -136,7 +136,7 @@ class Exporter:
 
 
 def _show(found: Found, shown: Mapping[str, State]) -> Found:
-    """Return what was found, of tables what may be shown."""
+    """Return the results, with only the counts that may be shown."""
     for name, one in found.items():
         if isinstance(reading := one.result, Reading):
             state = shown.get(reading.table.name)

@@ -1,4 +1,4 @@
-"""One database: its tables, its thread, and what is done between scrapes."""
+"""Read one database: its tables, its thread, and its work between scrapes."""
 
 import logging
 import sqlite3
@@ -20,24 +20,24 @@ from exporter.database.schema import Schema
 from exporter.errors import DatabaseError
 from exporter.scrape.worker import Outcome, Worker, isolate
 
-FOLD_SECONDS = 0.1  # for a table in a pass; the rest is folded between scrapes
-TABLE_SHARE = 0.75  # of the time left: a statement that never ends costs its table only
-IDLE_SECONDS = 2.0  # limit for one step that no scrape asked for
-LOOK_AGAIN_SECONDS = 1.0  # for a database that could not be read
-CONNECTIONS_SECONDS = 300.0  # how long a count of connections is shown
+FOLD_SECONDS = 0.1  # per table and pass; the rest is folded between scrapes
+TABLE_SHARE = 0.75  # of the time left: a stuck statement costs only its table
+IDLE_SECONDS = 2.0  # limit for one step between scrapes
+LOOK_AGAIN_SECONDS = 1.0  # before another try at an unreadable database
+CONNECTIONS_SECONDS = 300.0  # how long a count of connections stays valid
 
 logger = logging.getLogger(__name__)
 
-# What one look at a database found, by collector; ``UP``: whether it could be read.
+# Results of one pass by collector; ``UP`` is whether the database could be read.
 Found = dict[str, Outcome]
 UP = "up"
 
 
 class Reader:
-    """Reads a database in a thread of its own.
+    """Reads a database in its own thread.
 
-    ``states`` holds the newest state of each table, by table name. Those of its own
-    tables are replaced by this thread, and none is ever changed.
+    ``states`` holds the newest state of each table, by table name. Only this thread
+    replaces the states of its own tables. A state itself never changes.
     """
 
     def __init__(
@@ -49,32 +49,32 @@ class Reader:
         self._last: dict[str, Reading] = {}  # by table
         self._row_count = RowCount()
         self._is_opened = False
-        self._file: DatabaseFile | None = None  # whose connections are to be counted
+        self._file: DatabaseFile | None = None  # the file whose connections to count
         self._connections: tuple[float, int | None] = 0.0, None
         self._worker = Worker(f"read-{database.name}", self._idle)
 
     def request(self, names: frozenset[str], deadline: float) -> Future[Outcome]:
-        """Return the future pass for the collectors with these names."""
+        """Schedule a pass for the collectors with these names; return its future."""
         return self._worker.submit(partial(self._pass, names, deadline))
 
     def count_connections(self) -> None:
-        """Count those of other processes, for the next page."""
+        """Count the connections of other processes, for the next page."""
         if self._file:
             file, self._file = self._file, None
             connections = isolate(count_connections, file).result
             self._connections = time.monotonic(), connections
 
     def not_ready(self) -> str | None:
-        """Return why not all rows have been read once, None if they have."""
+        """Return why the first read is incomplete, None if it is complete."""
         if not self._is_opened:
             return f"the {self._database.name} database has not been read yet"
         for table, reading in [*self._last.items()]:
             if reading.state and not reading.state.complete:
-                return f"table {table} is being read: {reading.backlog} rows to go"
+                return f"table {table} is being read: {reading.backlog} rows left"
         return None
 
     def _pass(self, names: frozenset[str], deadline: float) -> Found:
-        """Read what is new, then the gauges."""
+        """Read new rows, then the gauges."""
         disk = isolate(system.measure, self._database.path)
         work = partial(self._read, names, deadline)
         read = isolate(self._database.read, work, deadline)
@@ -110,7 +110,7 @@ class Reader:
         return outcome
 
     def _read_table(self, db: Connection, file: DatabaseFile, table: Table) -> Reading:
-        """Return the table as it is now."""
+        """Read the new rows of a table, and count its rows if some may be deleted."""
         bound = self._bind(db, table)
         until = time.monotonic() + FOLD_SECONDS
         reading = read_on(db, bound, self._states[table.name], until)
@@ -120,27 +120,27 @@ class Reader:
         return replace(reading, rows=self._row_count.measure(db, file, reading))
 
     def _bind(self, db: Connection, table: Table) -> Table:
-        """Return the table with what it has there; log what it lacks, once.
+        """Return the table with what it has in this file; log once what it lacks.
 
         Raises:
-            DatabaseError: it is gone, or its rows cannot be read.
+            DatabaseError: the table has disappeared, or its rows cannot be read.
         """
-        # With rows in several, the one that was read goes on to be read.
+        # If several sources have rows, keep to the one read before.
         last = self._last.get(table.name)
         before = last.table.source if last else self._states[table.name].source
         layout = self._schema.find(db, (before, *table.sources))
         if before and not layout:
-            raise DatabaseError(f"table {before} is gone; it was there before")
+            raise DatabaseError(f"table {before} is gone; restore it or check the path")
         if layout and layout.objection:
             raise DatabaseError(f"cannot read {layout.name}: {layout.objection}")
         bound = table.bind(layout)
         if bound.lacks and not (last and last.table == bound):
             fields = {"table": table.name, "lacks": ", ".join(bound.lacks)}
-            logger.info("not all metrics can be had", extra={"fields": fields})
+            logger.info("some metrics are unavailable", extra={"fields": fields})
         return bound
 
     def _adopt(self, reading: Reading) -> None:
-        """Keep what was read, and log what is odd about it."""
+        """Keep a reading, and log missed rows and resets."""
         table, new = reading.table, reading.state
         self._last[table.name] = reading
         if new is None:
@@ -148,14 +148,14 @@ class Reader:
         old, self._states[table.name] = self._states[table.name], new
         fields = {"table": table.name, "rows": new.missed - old.missed}
         if new.missed > old.missed and table.is_log:
-            logger.warning("rows pruned before read", extra={"fields": fields})
+            logger.warning("rows deleted before being read", extra={"fields": fields})
         for reason, number in new.resets.items():
             if number != old.resets[reason]:
                 fields = {"table": table.name, "reason": reason}
-                logger.warning("counting anew", extra={"fields": fields})
+                logger.warning("table reset", extra={"fields": fields})
 
     def _idle(self) -> float | None:
-        """Do a step of what is left over, and return the seconds to rest after it."""
+        """Do one step of leftover work, and return the seconds to pause after it."""
         now = time.monotonic()
         behind = {table for table, last in self._last.items() if last.backlog}
         names = frozenset(n for n, t in self._tables.items() if t.name in behind)

@@ -1,4 +1,4 @@
-"""Threads that do one thing at a time; a failure costs only what failed."""
+"""Threads that run one call at a time; a failure affects only that call."""
 
 import logging
 import queue
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """A result or an error, and how long it took."""
+    """A result or an error, and the duration."""
 
     result: Any = None
     error: Exception | None = None
@@ -26,23 +26,23 @@ class Outcome:
 
 
 def isolate(call: Callable[..., object], *arguments: object) -> Outcome:
-    """Return what a call returns or raises."""
+    """Run a call and return its result or its error."""
     started = time.monotonic()
     try:
         return Outcome(call(*arguments), None, time.monotonic() - started)
-    except Exception as error:  # a bug in one collector must not cost the others
+    except Exception as error:  # a bug in one collector must not affect the others
         return Outcome(None, error, time.monotonic() - started)
 
 
 class Failures:
-    """What is failing at the moment, and why; logs when that changes, only then."""
+    """Tracks what is failing and why; logs only changes."""
 
     def __init__(self) -> None:
         self._causes: dict[str, str] = {}
 
     def note(self, name: str, error: Exception | None) -> None:
-        """Log it if this is news."""
-        # Without numbers: a message may tell how long something took.
+        """Log the error, or the recovery, if it is new."""
+        # Ignore numbers: a message may contain a duration.
         cause = re.sub(r"[0-9.]+", "", repr(error)) if error else ""
         if self._causes.get(name, "") == cause:
             return
@@ -57,10 +57,10 @@ class Failures:
 
 
 class Worker:
-    """A thread that runs calls in order; between them, whatever ``idle`` has to do.
+    """A thread that runs calls in order, and ``idle`` between them.
 
-    ``idle`` returns the seconds until it wants to run again, None for not before the
-    next call. The thread is a daemon: a read that hangs must not keep the process.
+    ``idle`` returns the seconds until it wants to run again, or None to wait for the
+    next call. The thread is a daemon: a read that hangs must not block the exit.
     """
 
     def __init__(self, name: str, idle: Callable[[], float | None]) -> None:
@@ -69,7 +69,7 @@ class Worker:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def submit(self, call: Callable[[], object]) -> Future[Outcome]:
-        """Return how a call will fare; cancel it if nobody waits any more."""
+        """Queue a call and return its future; cancel that to skip the call."""
         future = Future[Outcome]()
         self._queue.put((future, call))
         return future
@@ -77,17 +77,17 @@ class Worker:
     def _run(self) -> None:
         pause: float | None = None
         while True:
-            with suppress(MemoryError):  # costs one call, not the thread
+            with suppress(MemoryError):  # lose one call, not the thread
                 pause = self._step(pause)
 
     def _step(self, pause: float | None) -> float | None:
-        """Do one thing, and return how long to wait for the next."""
+        """Do one thing, and return the seconds to wait for the next call."""
         try:
             future, call = self._queue.get(timeout=pause)
         except queue.Empty:
             idle = isolate(self._idle)
             if idle.error:
-                logger.error("idle work failed", exc_info=idle.error)
+                logger.error("work between scrapes failed", exc_info=idle.error)
             return idle.result  # type: ignore[no-any-return]
         if future.set_running_or_notify_cancel():
             future.set_result(isolate(call))
@@ -95,11 +95,11 @@ class Worker:
 
 
 def wait(future: Future[Outcome], until: float) -> Outcome:
-    """Return what comes until then; whoever is too slow is not waited for."""
+    """Return the outcome of a call, or an error if it is not done by then."""
     seconds = max(0.0, until - time.monotonic())
     try:
         return future.result(seconds)
     except TimeoutError:
         future.cancel()
-        text = f"no answer within {seconds:.1f} s; the disk may hang"
+        text = f"no answer within {seconds:.1f} s; check the disk"
         return Outcome(None, ExporterError(text), seconds)

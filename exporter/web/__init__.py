@@ -1,4 +1,4 @@
-"""The HTTP server: an event loop of tornado's, in a thread; nothing slow runs there."""
+"""The HTTP server: a tornado event loop in a thread; nothing slow runs in it."""
 
 import asyncio
 import logging
@@ -28,13 +28,13 @@ try:
 except ImportError:  # on Windows
     resource = None  # type: ignore[assignment]
 
-BACKLOG = 1024  # connections of a burst that are dropped come again after a second
-# Of a client that does not read, twice that; left to itself, the kernel holds 2.5 MB.
+BACKLOG = 1024  # a client that finds it full retries only after a second
+# Linux doubles it. By default, it buffers 2.5 MB for a client that does not read.
 SEND_BUFFER_BYTES = 64 * 1024
 HEAD_LIMIT_BYTES = 32 * 1024
-MOST_UNREAD = 16  # pages that wait in memory for slow readers
-GRACE_SECONDS = 0.1  # for a connection, before it may have to make room
-OWN_DESCRIPTORS = 40  # at most, beside connections: databases, listeners, log, /proc
+MOST_UNREAD = 16  # pages held in memory for slow readers
+GRACE_SECONDS = 0.1  # before a connection may be closed to make room
+OWN_DESCRIPTORS = 40  # besides connections: databases, listeners, log, /proc
 
 logger = logging.getLogger(__name__)
 
@@ -42,21 +42,21 @@ logger = logging.getLogger(__name__)
 class Server:
     """Serves the pages of a source on one or more addresses."""
 
-    idle_seconds = 150.0  # for a request; longer than usual scrape intervals
-    stop_seconds = 3.0  # for what is being served when the server stops
-    look_seconds = 1.0  # between looks at the web configuration file
+    idle_seconds = 150.0  # without a request; longer than usual scrape intervals
+    stop_seconds = 3.0  # to finish responses when the server stops
+    look_seconds = 1.0  # between checks of the web configuration file
     max_connections = 128
 
     def __init__(
         self, pages: Pages, addresses: Sequence[str], access: Access | None = None
     ) -> None:
-        """Listen, or raise ServerError; without ``access``, everybody is let in."""
+        """Listen, or raise ServerError; without ``access``, allow every client."""
         if resource and (most := resource.getrlimit(resource.RLIMIT_NOFILE)[0]) > 0:
             self.max_connections = min(128, max(1, most - OWN_DESCRIPTORS))
         self._pages, self.access = pages, access
         self._listeners = listen_on_all(addresses)
         self.addresses = [one.getsockname()[:2] for one in self._listeners]
-        # Connections whose client we wait for, since when, oldest first; the others.
+        # Connections waiting for their client, since when, oldest first; then the busy.
         self._waiting: dict[IOStream, float] = {}
         self._busy: set[IOStream] = set()
         self._loop = asyncio.new_event_loop()
@@ -70,7 +70,7 @@ class Server:
             logger.info("listening", extra={"fields": {"host": host, "port": port}})
 
     def stop(self) -> None:
-        """Refuse new connections, finish what is being served, close the rest."""
+        """Refuse new connections, finish current responses, then close the rest."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join(2 * self.stop_seconds)
@@ -89,7 +89,7 @@ class Server:
                 await asyncio.wait_for(self._stopping.wait(), seconds)
             except TimeoutError:
                 if self.access and self.access.look():
-                    logger.info("web configuration read again")
+                    logger.info("web configuration reloaded")
                     http.ssl_options = self.access.config.tls
         http.stop()
         until = self._loop.time() + self.stop_seconds
@@ -100,21 +100,21 @@ class Server:
         await http.close_all_connections()
 
     def has_room(self) -> bool:
-        """Tell if a connection may be accepted; if need be, the oldest makes room."""
+        """Return whether there is room for a connection, if need be by closing one."""
         since = next(iter(self._waiting.values()), math.inf)
         is_full = len(self._waiting) + len(self._busy) >= self.max_connections
         return not is_full or self._loop.time() - since > GRACE_SECONDS
 
     def begin(self, request: Request) -> None:
-        """Begin to answer, unless a client has sent much at once and has gone."""
+        """Start the answer, unless the client has pipelined requests and left."""
         connection = cast(HTTP1Connection, request.connection)
         if connection.stream.closed():
-            connection.detach()  # ends it; closed alone, it would be worked through
+            connection.detach()  # a mere close would still process the rest
         else:
             IOLoop.current().spawn_callback(self._answer, connection, request)
 
     def wait_for(self, stream: IOStream) -> None:
-        """Wait for a client, behind all others; the first of them may make room."""
+        """Wait for the next request of a client; close the oldest if there are many."""
         self.forget(stream)
         if len(self._waiting) + len(self._busy) >= self.max_connections:
             oldest = next(iter(self._waiting))
@@ -130,7 +130,7 @@ class Server:
     async def _answer(self, connection: HTTP1Connection, request: Request) -> None:
         stream = connection.stream
         response = await self.access.refusal(request) if self.access else None
-        if response is None and not stream.closed():  # to make room
+        if response is None and not stream.closed():  # closed if room was needed
             del self._waiting[stream]
             self._busy.add(stream)
             response = await self._pages.answer(request)
@@ -154,7 +154,7 @@ class Server:
 
 
 class _Listener(socket.socket):
-    """Accepts while there is room; a client waits in the backlog meanwhile."""
+    """Accepts while there is room; other clients wait in the backlog."""
 
     def __init__(self, listener: socket.socket, server: Server) -> None:
         super().__init__(fileno=listener.detach())
@@ -164,15 +164,15 @@ class _Listener(socket.socket):
         try:
             if self._server.has_room():
                 return super().accept()
-        except OSError as error:  # nobody is there, or no descriptors or memory
+        except OSError as error:  # no client, no descriptors or no memory
             if isinstance(error, BlockingIOError):
                 raise
-        time.sleep(0.005)  # or the event loop would spin
+        time.sleep(0.005)  # otherwise the event loop would spin
         raise BlockingIOError
 
 
 class _Http(HTTPServer):
-    """The library's server, which tells ours of each connection."""
+    """Tornado's server; it reports each connection to ours."""
 
     def initialize(self, server: Server) -> None:  # type: ignore[override]
         self._server = server
@@ -181,7 +181,7 @@ class _Http(HTTPServer):
             ssl_options=server.access.config.tls if server.access else None,
             idle_connection_timeout=server.idle_seconds,
             max_header_size=HEAD_LIMIT_BYTES,
-            max_body_size=0,  # GET and HEAD have none
+            max_body_size=0,  # GET and HEAD have no body
             max_buffer_size=2 * HEAD_LIMIT_BYTES,
         )
 
@@ -199,16 +199,16 @@ def listen_on_all(addresses: Sequence[str]) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     for address in addresses:
         host, port = parse_address(address)
-        both = host if host != "::" else ""  # IPv6 alone is nobody's wish
+        both = host if host != "::" else ""  # nobody wants IPv6 alone
         try:
             listeners += bind_sockets(port, both, backlog=BACKLOG)
-        except (OSError, UnicodeError) as error:  # the latter of names with dots
+        except (OSError, UnicodeError) as error:  # UnicodeError: a malformed host name
             for listener in listeners:
                 listener.close()
             wanted = "a free port above 1023 and an address of this machine, or :PORT"
             reason = getattr(error, "strerror", None) or error
             text = f"cannot listen on {address}: {reason}, want {wanted}"
             raise ServerError(text) from error
-    for listener in listeners:  # accepted sockets inherit it
+    for listener in listeners:  # accepted sockets inherit this
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     return listeners

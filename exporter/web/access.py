@@ -1,6 +1,6 @@
-"""Who is let in: TLS and users, as the web configuration file has them.
+"""Access control: TLS and users, from the web configuration file.
 
-What cannot be used of it is not used: the last good state stays, with its protection.
+A file that is invalid has no effect: the last valid one stays, with its protection.
 """
 
 import asyncio
@@ -20,14 +20,14 @@ from exporter.web.config import Stamps, Texts, read, stamp
 from exporter.web.pages import Response, in_thread, plain_text
 
 CHALLENGE = {"WWW-Authenticate": 'Basic realm="HAK/GAL exporter"'}
-WAIT_SECONDS = 5.0  # for a log-in's turn
+WAIT_SECONDS = 5.0  # for a turn to check a password
 
 
 class Access:
-    """Lets in whom a web configuration file allows in; ``config`` is what holds now."""
+    """Applies a web configuration file; ``config`` is its last valid content."""
 
     def __init__(self, path: Path) -> None:
-        """Read the file, or raise ConfigError with a line for each mistake."""
+        """Read the file, or raise ConfigError with one line per mistake."""
         self._path = path
         self._read_as: Stamps = {}
         self._seen: Stamps = {}
@@ -36,11 +36,11 @@ class Access:
         self._logins = Logins()
 
     def look(self) -> bool:
-        """Read the files again if they have changed, and not since the last look.
+        """Reload the files if they have changed, but not since the previous look.
 
-        Half a file may be valid; a certificate is renewed a moment before its key. What
-        would open the server is refused: a file may have been emptied by accident. Nor
-        can TLS be switched on: plain connections would go on beside it.
+        A half-written file may be valid, and a certificate is renewed before its key.
+        A change that removes protection is refused: it may be an accident. So is one
+        that enables TLS: plain connections would stay open beside it.
         """
         before, self._seen = self._seen, {path: stamp(path) for path in self._read_as}
         if self._seen in (self._read_as, {}) or self._seen != before:
@@ -51,7 +51,7 @@ class Access:
             lost = self.config.protection - config.protection
             if lost or bool(config.tls) is not bool(self.config.tls):
                 got = f"no {' and '.join(sorted(lost))} any more" if lost else "TLS now"
-                raise ConfigError([f"{self._path}: got {got}, want a restart with it"])
+                raise ConfigError([f"{self._path}: got {got}, want a restart"])
         except ConfigError as error:
             self._failures.note("web.config.file", error)
             return False
@@ -60,7 +60,7 @@ class Access:
         return True
 
     async def refusal(self, request: HTTPServerRequest) -> Response | None:
-        """Return why a request is not answered, None if it may be."""
+        """Return the refusal of a request, None if it is allowed."""
         users, login = self.config.users, request.headers.get("Authorization", "")
         if not users:
             return None
@@ -73,10 +73,10 @@ class Access:
 
 
 class Logins:
-    """Compares log-ins with bcrypt hashes, which is slow on purpose.
+    """Checks log-ins against bcrypt hashes, which is slow by design.
 
-    Right ones are remembered, as keyed digests. Of the others, one is compared at a
-    time; addresses take turns. The time of an answer does not tell if a user exists.
+    Correct log-ins are remembered as keyed digests. Others are checked one at a time;
+    client addresses take turns. Response times do not reveal whether a user exists.
     """
 
     def __init__(self) -> None:
@@ -86,22 +86,22 @@ class Logins:
         self._lines = WeakValueDictionary[str, asyncio.Lock]()  # by address
 
     async def is_right(self, users: Texts, authorization: str, address: str) -> bool:
-        """Return whether an Authorization header from an address is a user's."""
+        """Return whether an Authorization header from an address is valid."""
         login = parse_basic(authorization)
         if login is None:
             return False
         user, password = login
-        # For an unknown user another's hash, always the same one.
+        # An unknown user is checked against another's hash, always the same one.
         number = int.from_bytes(self._digest(user.encode()))
         hashed = users.get(user, [*users.values()][number % len(users)])
         digest = self._digest(repr((user, password, hashed)).encode())
         line = self._lines.setdefault(address, asyncio.Lock())
         if not self._is_remembered(user, digest):
             async with asyncio.timeout(WAIT_SECONDS) as wait, line, self._turn:
-                wait.reschedule(None)  # its thread cannot be stopped: its turn lasts
-                # Whoever had the turn before may have brought the same log-in.
+                wait.reschedule(None)  # its thread cannot be stopped: keep the turn
+                # The previous turn may have checked the same log-in.
                 if not self._is_remembered(user, digest):
-                    import bcrypt  # without users, it need not be installed
+                    import bcrypt  # only needed with users
 
                     outcome = await in_thread(bcrypt.checkpw, password, hashed.encode())
                     if user not in users or not outcome.result:
@@ -114,7 +114,7 @@ class Logins:
 
 
 def parse_basic(authorization: str) -> tuple[str, bytes] | None:
-    """Return user and password of an Authorization header, None if it has none."""
+    """Return the user and password of an Authorization header, or None."""
     scheme, _, encoded = authorization.partition(" ")
     try:
         login = base64.b64decode(encoded, validate=True)

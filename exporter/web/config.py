@@ -1,4 +1,4 @@
-"""The web configuration file: what is accepted means the same to exporter-toolkit."""
+"""The web configuration file: a subset of exporter-toolkit's, with its meaning."""
 
 import re
 import ssl
@@ -25,7 +25,7 @@ _CLIENT_AUTH = {
 }
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _LINE = "[ -~]+"
-# What may stand where: regular expressions. Headers are those that the toolkit permits.
+# A regular expression for the value of each key. The toolkit allows the same headers.
 _PATTERNS = {
     **{_TLS + key: _LINE for key in _FILES},
     _TLS + "client_auth_type": "|".join(_CLIENT_AUTH),
@@ -36,7 +36,7 @@ _PATTERNS = {
     _HEADERS + "X-XSS-Protection": _LINE,
     _HEADERS + "Content-Security-Policy": _LINE,
 }
-# A comparison at cost 17 takes longer than a scrape may, on most machines.
+# On most machines, a check at cost 17 takes longer than a scrape timeout.
 _HASH = r"\$2[aby]\$(0[4-9]|1[0-6])\$[./A-Za-z0-9]{53}"
 
 Stamps = dict[Path, object]
@@ -45,23 +45,23 @@ Texts = Mapping[str, str]
 
 @dataclass(frozen=True)
 class WebConfig:
-    """What a web configuration file asks for, checked; users with their bcrypt hash."""
+    """The validated content of a web configuration file; users by bcrypt hash."""
 
     tls: ssl.SSLContext | None
-    files: Mapping[str, Path]  # of certificates, by key
+    files: Mapping[str, Path]  # of certificates and keys, by setting
     headers: Texts
     users: Texts
 
     @property
     def protection(self) -> frozenset[str]:
-        """What it takes to come in."""
+        """Return the kinds of protection that are in force."""
         is_needed = self.tls and self.tls.verify_mode is ssl.CERT_REQUIRED
         parts = {"TLS": self.tls, "client certificates": is_needed, "users": self.users}
         return frozenset(name for name, is_there in parts.items() if is_there)
 
 
 def stamp(path: Path) -> object:
-    """Return what differs once a file was written or replaced, None without one."""
+    """Return a value that changes with the file, None if there is no file."""
     with suppress(OSError):
         status = path.stat()
         return status.st_mtime_ns, status.st_size, status.st_ino
@@ -69,7 +69,7 @@ def stamp(path: Path) -> object:
 
 
 def read(path: Path, stamps: Stamps) -> WebConfig:
-    """Return what a file asks for, or raise ConfigError. Stamps what it reads."""
+    """Return the content of a file, or raise ConfigError; stamp what it reads."""
     stamps[path] = stamp(path)
     values = read_yaml(path)
     problems = [f"{path}: {text}" for one in values.items() if (text := _problem(*one))]
@@ -92,7 +92,7 @@ def read(path: Path, stamps: Stamps) -> WebConfig:
 def _problem(keys: tuple[str, ...], value: object) -> str | None:
     name, text = ".".join(keys), value if isinstance(value, str) else ""
     if name.startswith(_USERS) and len(keys) == 2:
-        # Never shown, not even when it is wrong: it may be the password itself.
+        # Never show the value, even if it is wrong: it may be the password itself.
         wanted = "a bcrypt hash, cost 04 to 16: $2y$10$…"
         is_right = re.fullmatch(_HASH, text)
         return None if is_right else f"{name}: got something else, want {wanted}"
@@ -113,7 +113,7 @@ def _missing(tls: Texts) -> Iterator[str]:
             yield f"{key}: got nothing, want {_FILES[key]}"
     got = tls.get("client_auth_type", "NoClientCert")
     if (got == "NoClientCert") is ("client_ca_file" in tls):
-        yield f"client_auth_type: got {got}, want client_ca_file with one that verifies"
+        yield f"client_auth_type: got {got}, want client_ca_file exactly if it verifies"
 
 
 def _context(path: Path, tls: Texts, files: Mapping[str, Path]) -> ssl.SSLContext:
@@ -121,16 +121,16 @@ def _context(path: Path, tls: Texts, files: Mapping[str, Path]) -> ssl.SSLContex
     context.minimum_version = _VERSIONS[tls.get("min_version", "TLS12")]
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
     context.set_alpn_protocols(["http/1.1"])
-    context.num_tickets = 0  # who resumes would not be looked at again
+    context.num_tickets = 0  # a resumed session would not be verified again
     for key, file in files.items():
         try:
-            file.read_bytes()  # the ssl module does not say which file is missing
+            file.read_bytes()  # the ssl module does not name a missing file
             if key == "key_file":
-                # With none, OpenSSL would ask for a passphrase on the terminal.
+                # Without a password, OpenSSL would ask on the terminal.
                 context.load_cert_chain(files["cert_file"], file, password="")
             if key == "client_ca_file":
                 context.load_verify_locations(file)
-        except OSError as error:  # SSLError is one
+        except OSError as error:  # includes SSLError
             got = f"{str(file)!r} ({error.strerror or error})"
             where = f"{path}: {_TLS}{key}"
             raise ConfigError([f"{where}: got {got}, want {_FILES[key]}"]) from error

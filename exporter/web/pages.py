@@ -1,4 +1,4 @@
-"""What each path answers."""
+"""Answer requests, by path."""
 
 import asyncio
 import gzip
@@ -25,9 +25,9 @@ from exporter.scrape.worker import Failures, Outcome, isolate
 
 GZIP_LEVEL = 1  # a page of 50 kB: 0.1 ms and 8.4 kB; level 9: 1.7 ms and 6.9 kB
 DEFAULT_TIMEOUT_SECONDS = 10.0  # Prometheus' own default scrape timeout
-LONGEST_BUDGET_SECONDS = 60.0  # no reader should hold on to a database for longer
-LEAST_BUDGET_SECONDS = 0.5  # with less, all would fail, and be logged as failing
-OFFSET_SECONDS = 0.5  # for writing, compressing and transporting the page
+LONGEST_BUDGET_SECONDS = 60.0  # no scrape should read a database for longer
+LEAST_BUDGET_SECONDS = 0.5  # with less, every collector would fail
+OFFSET_SECONDS = 0.5  # to write, compress and send the page
 
 _LANDING_PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>HAK/GAL exporter</title></head><body>
@@ -40,7 +40,7 @@ Headers = dict[str, str]
 
 
 class Response(NamedTuple):
-    """An answer, but for what the server adds to each."""
+    """A response, without the headers that the server adds."""
 
     status: HTTPStatus
     body: bytes
@@ -48,7 +48,7 @@ class Response(NamedTuple):
 
 
 class Pages:
-    """The pages that show a source; ``max_requests`` 0 means no limit."""
+    """The pages of a source; ``max_requests`` 0 means no limit."""
 
     def __init__(self, source: Exporter, path: str, max_requests: int) -> None:
         self._source, self._telemetry_path = source, path
@@ -56,12 +56,12 @@ class Pages:
         self._failures = Failures()
 
     async def answer(self, request: HTTPServerRequest) -> Response:
-        """Answer a request, whatever happens."""
+        """Answer a request, with status 500 after an unexpected error."""
         try:
             return await self._route(request)
-        except Exception as error:  # outside the collectors; costs one answer
+        except Exception as error:  # outside the collectors; lose one answer
             self._failures.note("request", error)
-            message = "internal error, the exporter's log has the details"
+            message = "internal error; see the exporter's log"
             return plain_text(HTTPStatus.INTERNAL_SERVER_ERROR, message)
 
     async def _route(self, request: HTTPServerRequest) -> Response:
@@ -89,7 +89,7 @@ class Pages:
         collectors = {n.decode(errors="replace") for n in query.get("collect[]", ())}
         valid = self._source.collector_names
         if not collectors <= valid:
-            message = f"unknown collector; there are: {', '.join(sorted(valid))}"
+            message = f"unknown collector; use: {', '.join(sorted(valid))}"
             return plain_text(HTTPStatus.BAD_REQUEST, message)
         if self._running >= self._max_requests > 0:
             message = f"limit of {self._max_requests} concurrent requests reached"
@@ -121,40 +121,40 @@ class Pages:
 
 
 def plain_text(status: HTTPStatus, line: str, more: Headers | None = None) -> Response:
-    """Return one line of text as an answer, with more headers."""
+    """Return a response with one line of text, and more headers."""
     headers = {"Content-Type": "text/plain; charset=utf-8"} | (more or {})
     return Response(status, f"{line}\n".encode(), headers)
 
 
 async def in_thread(call: Callable[..., object], *arguments: Any) -> Outcome:
-    """Return how a call fares in a daemon thread: one that hangs keeps no process."""
+    """Return a call's outcome; its daemon thread does not block the exit."""
     future = Future[Outcome]()
-    future.set_running_or_notify_cancel()  # whoever waits may give up, this goes on
+    future.set_running_or_notify_cancel()  # the caller may give up, the call goes on
 
     def run() -> None:
         future.set_result(isolate(call, *arguments))
 
     try:
-        start_new_thread(run, ())  # a Thread without memory is waited for for ever
-    except (RuntimeError, MemoryError) as error:  # no more threads to be had
+        start_new_thread(run, ())  # Thread.start waits for ever if memory is short
+    except (RuntimeError, MemoryError) as error:  # no more threads possible
         return Outcome(None, ExporterError(str(error)))
     return await asyncio.wrap_future(future)
 
 
 def choose_format(accept: str) -> tuple[Callable[[Any], bytes], str]:
-    """Return the writer for an Accept header, and its content type."""
+    """Return the writer and the content type for an Accept header."""
     try:
         generate, content_type = exposition.choose_encoder(accept)
-    except TypeError:  # of the library, at a version such as x.y
+    except TypeError:  # raised for a version such as x.y
         return exposition.generate_latest, exposition.CONTENT_TYPE_PLAIN_0_0_4
     if content_type.startswith("application/openmetrics-text"):
-        # Our names need no escaping: to look for what does would double the time.
+        # Our names need no escaping; checking for that would double the time.
         generate = partial(openmetrics.generate_latest, escaping=openmetrics.ALLOWUTF8)
     return generate, content_type
 
 
 def budget_seconds(scrape_timeout: str) -> float:
-    """Return the seconds that a scrape may take, from Prometheus' timeout header."""
+    """Return the time budget of a scrape, from Prometheus' timeout header."""
     timeout = 0.0
     with suppress(ValueError):
         timeout = float(scrape_timeout)
@@ -164,7 +164,7 @@ def budget_seconds(scrape_timeout: str) -> float:
 
 
 def _named(families: list[Metric], names: set[str]) -> list[Metric]:
-    """Return what was asked for by the names of samples, as the library does."""
+    """Return the samples with these names, as prometheus_client does."""
     asked_for = [copy(family) for family in families]
     for family in asked_for:
         family.samples = [one for one in family.samples if one.name in names]

@@ -75,7 +75,7 @@ def test_table_that_was_never_there_is_absent_and_picked_up_later(
             assert page.names & ALL == ALL - FAMILIES[name]
             assert f'table="{TABLES[name]}"' not in page.text
         (record,) = caplog.records
-        assert record.getMessage() == "not all metrics can be had"
+        assert record.getMessage() == "some metrics are unavailable"
         assert f"table {TABLES[name]}" in vars(record)["fields"]["lacks"]
         file.db.executescript(file.schema)
         files.add_each()

@@ -103,11 +103,11 @@ SKIPPED: dict[str, list[tuple[object, ...]]] = {
     "not a number": [(value, at(0)) for value in (None, math.nan, "5", b"1")],
     "infinite": [(math.inf, at(0)), (-math.inf, at(0))],
     "negative": [(-0.5, at(0))],
-    "means of no query": [(0.0, at(0), "avg_query_time")],
-    "with a time that cannot be read": [(5, t) for t in (None, "", "soon", EPOCH, b"")],
-    "before 2020-01-01T00:00:00Z, by a clock that was not set": [(5, "1970-01-01")],
-    "after 2026-01-01T01:00:00Z": [(5, at(HOUR + 1)), (5, "9999-12-31")],
-    "with times that run backwards": [(8, at(0)), (9, at(HOUR - 1))],
+    "mean of no queries": [(0.0, at(0), "avg_query_time")],
+    "unreadable time": [(5, t) for t in (None, "", "soon", EPOCH, b"")],
+    "time before 2020-01-01T00:00:00Z, from an unset clock": [(5, "1970-01-01")],
+    "time after 2026-01-01T01:00:00Z": [(5, at(HOUR + 1)), (5, "9999-12-31")],
+    "time before the previous row's": [(8, at(0)), (9, at(HOUR - 1))],
 }
 
 
@@ -121,7 +121,7 @@ def test_a_row_that_is_no_measurement_is_skipped_and_counted(file: File) -> None
     series, report = backfill(file, "--backfill.until=2026-01-01T01:00:00Z")
 
     assert series == {"hakgal_facts": [(HOUR, 7)]}
-    said = {f"skipped: {len(rows)} rows {reason}" for reason, rows in SKIPPED.items()}
+    said = {f"skipped: {len(rows)} rows, {reason}" for reason, rows in SKIPPED.items()}
     assert {line for line in report if "skip" in line} == said
 
 
@@ -213,13 +213,13 @@ def test_an_output_that_cannot_be_written_is_one_line(rows: int, file: File) -> 
 
     done = subprocess.run(["sh", "-c", script], cwd=ROOT, stderr=subprocess.PIPE)
 
-    reason = "No space left on device: the text is not complete"
+    reason = "No space left on device; the text is incomplete, run it again"
     message = f"hakgal-exporter: cannot write to standard output: {reason}\n"
     assert (done.returncode, done.stderr.decode()) == (1, message)
 
 
 def test_a_wrong_setting_is_refused(file: File) -> None:
-    wanted = {"until=soon": "a time before now, 20", "step=61": "1 to 60"}
+    wanted = {"until=soon": "a time before now", "step=61": "a whole number"}
     for flag, expected in wanted.items():
         done = run(*words(file), f"--backfill.{flag}")
         name, _, text = flag.partition("=")

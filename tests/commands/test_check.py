@@ -14,7 +14,7 @@ ANY_PORT = "--web.listen-address=127.0.0.1:0"
 STATE = "exporter-state.json"
 NOW = int(time.time())
 WRITTEN = "min from the last write of its file:"
-LOCAL = "looks like local time; HAK/GAL's times must be UTC, or name their zone"
+LOCAL = "looks like local time; HAK/GAL's times must be in UTC, or name their zone"
 
 
 def check(folder: Path, *flags: str) -> list[str]:
@@ -34,12 +34,12 @@ def test_what_is_there_and_what_it_gives(folder: Path) -> None:
     assert check(folder, *flags) == [
         f"{place} journal mode wal, owner {os.geteuid()}",
         f"{place} table cache_events (id, timestamp, hit, cache_key, response_time)",
-        f"{place} cache_events gives hakgal_cache_hits_total,"
+        f"{place} cache_events provides hakgal_cache_hits_total,"
         " hakgal_cache_misses_total, hakgal_cache_response_seconds",
         f"{place} cache_events has no rows",
-        f"ok       state file {folder}/{STATE}, not there yet",
+        f"ok       state file {folder}/{STATE} does not exist yet",
         "ok       can listen on 127.0.0.1:0",
-        "ok       HAKGAL_STATEFILE is no setting; HAKGAL_STATE_FILE is one",
+        "ok       unknown setting HAKGAL_STATEFILE; did you mean HAKGAL_STATE_FILE?",
         "no problems",
     ]
 
@@ -56,8 +56,8 @@ def test_all_problems_are_listed_at_once(folder: Path, taken_port: int) -> None:
         "cannot read the knowledge_base database hexagonal_kb.db: the file is not a"
         " SQLite database",
         "cannot read the performance database hakgal_performance.db: the file does not"
-        " exist (yet)",
-        f"state file {STATE}: damaged, its checksum differs",
+        " exist",
+        f"state file {STATE}: it is damaged: the checksum differs",
         f"cannot listen on 127.0.0.1:{taken_port}: Address already in use, want a"
         " free port above 1023 and an address of this machine, or :PORT",
     ]
@@ -92,7 +92,7 @@ def utc(seconds: int, zone: str = "") -> str:
         (utc(7200, "+02:00"), "ok     ", ""),
         (utc(-21600), "ok     ", f", -360 {WRITTEN} {LOCAL}"),
         (utc(7200), "PROBLEM", f", +120 {WRITTEN} {LOCAL}"),
-        ("x", "PROBLEM", ", which is no time; write CURRENT_TIMESTAMP or ISO 8601"),
+        ("x", "PROBLEM", ", not a time; use CURRENT_TIMESTAMP or ISO 8601"),
     ],
     ids=range(5),
 )
@@ -125,7 +125,7 @@ def test_what_the_state_file_lacks_rights_on_is_named(open_folder: Path) -> None
 def test_exporter_that_runs_is_recognised(command: Command) -> None:
     done = run("check", *command.start().flags)
     address = "{}:{}".format(*command.address)
-    assert f"ok       an exporter is running already on {address}\n" in done.stdout
+    assert f"ok       an exporter is already running on {address}\n" in done.stdout
 
 
 def test_protection_is_told(folder: Path) -> None:
@@ -134,5 +134,5 @@ def test_protection_is_told(folder: Path) -> None:
     path = web.write(CLIENTS, users(alice="a"))
     assert check(folder, f"--web.config.file={path}")[-5:-3] == [
         f"ok       {path}: TLS, client certificates, users",
-        f"ok       {web.key}: every user here may read the key; chmod o= {web.key}",
+        f"ok       {web.key}: every user can read this key; run chmod o= {web.key}",
     ]

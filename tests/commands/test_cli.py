@@ -47,7 +47,8 @@ def test_each_mistake_in_the_settings_is_one_line(command: str, tmp_path: Path) 
     assert (done.returncode, done.stdout) == (2, "")
     assert [line.partition(", want ")[0] for line in done.stderr.splitlines()] == [
         f"hakgal-exporter: {file}: label.limit: got 'many'",
-        f"hakgal-exporter: {file}: label.limits is no setting; label.limit is one",
+        f"hakgal-exporter: {file}: unknown setting label.limits; did you mean"
+        " label.limit?",
         "hakgal-exporter: flag --log.level: got 'loud'",
         "hakgal-exporter: environment variable HAKGAL_LOG_FORMAT: got 'xml'",
     ]

@@ -54,7 +54,7 @@ def test_serves_what_it_simulates(demo: Command, tmp_path: Path) -> None:
     assert demo.output.splitlines()[:3] == [
         f"metrics: {url}/metrics   overview: {url}/",
         f"databases: {data / FACTS}, {data / EVENTS}",
-        "Ctrl-C ends it.",
+        "Press Ctrl-C to stop.",
     ]
 
 

@@ -26,7 +26,7 @@ def test_unwritable_state_file_is_one_line(open_folder: Path) -> None:
     done = run_as_nobody(f"--state.file={state}", ANY_PORT)
 
     assert (done.returncode, done.stdout) == (1, "")
-    reason = f"[Errno 13] Permission denied: '{state}.lock'; make it writable"
+    reason = f"[Errno 13] Permission denied: '{state}.lock'; make it and its folder"
     text = f"hakgal-exporter: cannot use the state file {state}: {reason}"
     assert done.stderr.startswith(text)
 
@@ -105,4 +105,4 @@ def test_variable_that_is_no_setting_is_told_at_start(command: Command) -> None:
     command.start(HAKGAL_STATE_FLE="x", **dict.fromkeys(others, "x"))
 
     line = json.loads(command.output)
-    assert (line["msg"], line["variable"]) == ("no such setting", "HAKGAL_STATE_FLE")
+    assert (line["msg"], line["variable"]) == ("unknown setting", "HAKGAL_STATE_FLE")

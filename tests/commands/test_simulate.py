@@ -46,7 +46,7 @@ CAUSED = [  # without a fault, inside HAK/GAL's own limits
 ]
 REFUSED = {
     "--rate=nan": "argument --rate: got nan, want a number above 0",
-    "--fault=lock --fault=failures": "--fault: lock and failures exclude each other",
+    "--fault=lock --fault=failures": "--fault: cannot combine lock and failures",
     "--fault=earthquake": "argument --fault: invalid choice: 'earthquake'",
 }
 QUERIES = "query_time, query_type, success, hit, cache_key, response_time"

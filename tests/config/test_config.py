@@ -123,13 +123,13 @@ def test_wrong_value_is_refused_with_its_place(name: str) -> None:
     [
         ("database.performance:", ": database.performance: got '', want a path"),
         ("label.limit: [4, 5]", ": label.limit: got '4 5', want a whole number"),
-        ("query.buckets: [1, .inf]", ": query.buckets: got '1 .inf', want rising num"),
+        ("query.buckets: [1, .inf]", ": query.buckets: got '1 .inf', want increasing"),
         ("web.listen-address: []", ": web.listen-address: got '', want :PORT"),
-        ("web: 5", ": web is no setting; web."),
+        ("web: 5", ": unknown setting web; did you mean web."),
         ("database_path: p.db", ": the old monitor's file; see docs/migration.md"),
-        ("~: 5", ": ~ is no setting; "),
-        ("- web", ": no mapping, want a YAML file that can be read"),
-        ("a: 1\nweb: {b: 2,\n c: 3, b: 4}", ": found a key twice in "),
+        ("~: 5", ": unknown setting ~; did you mean "),
+        ("- web", ": not a mapping, want a readable YAML file"),
+        ("a: 1\nweb: {b: 2,\n c: 3, b: 4}", ": found a duplicate key in "),
         ("log: &log\n  level: *log", ": found unconstructable recursive node"),
         ("web:\n\tmax-requests: 1", ": while scanning for the next token found"),
     ],
@@ -142,7 +142,7 @@ def test_file_is_refused_with_the_place(
 
 
 def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    reason = f"Is a directory: '{tmp_path}', want a YAML file that can be read"
+    reason = f"Is a directory: '{tmp_path}', want a readable YAML file"
     (problem,) = problems(f"--config.file={tmp_path}")
     assert problem.startswith(f"{tmp_path}: ")
     assert problem.endswith(reason)
@@ -155,7 +155,7 @@ def test_none_is_a_name_but_for_databases() -> None:
 
 def test_none_for_both_databases_is_refused() -> None:
     both = "--database.knowledge-base=none", "--database.performance=none"
-    assert problems(*both) == ["database: got none for both, want at least one"]
+    assert problems(*both) == ["database: got none for both, want at least one file"]
 
 
 def test_state_file_at_a_database_is_refused(tmp_path: Path) -> None:

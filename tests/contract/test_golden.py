@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients import serving
 from tests.databases import Files, at
 from tests.exporters import (
     fetch,
     make_config,
     make_exporter,
     parse_openmetrics,
-    serving,
 )
 from tests.servers import Servers
 

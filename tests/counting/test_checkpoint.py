@@ -150,7 +150,7 @@ def test_failure_leaves_the_old_file(
 ) -> None:
     before = state.read_bytes()
     prepare(state)
-    with pytest.raises(StateError, match=f"{reason}.*; counters stand still"):
+    with pytest.raises(StateError, match=f"{reason}.*; counters stop"):
         Checkpoint(state).save({}, {})
     assert state.read_bytes() == before
 

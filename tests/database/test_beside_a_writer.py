@@ -109,7 +109,7 @@ def test_locked_in_rollback_mode_is_refused_while_it_lasts(
     path = make(tmp_path, "delete")
     with App(path) as app:
         spill(app) if how == "spilling" else app.run("BEGIN EXCLUSIVE")
-        assert "another connection has it locked" in refusal(path)
+        assert "another connection has locked it" in refusal(path)
         app.run("ROLLBACK")
         assert read(path) == 3
 

@@ -98,7 +98,7 @@ def test_table_that_never_ends_costs_its_own_collector_only(
         files.performance.db.executescript(SLOW_TABLE)
     page = scrape(make_exporter(make_config(folder)), budget_seconds=2.0)
     assert page.failed == {"queries"}
-    assert "the scrape's time was up" in str(vars(caplog.records[0])["fields"])
+    assert "exceeded the scrape deadline" in str(vars(caplog.records[0])["fields"])
     assert page(HITS) == 1
     assert page("hakgal_database_size_bytes", database="performance")
 
@@ -132,7 +132,7 @@ def test_large_table_is_read_between_scrapes(
         assert fetch_page(address).failed == set()
         answer = fetch(address, "/-/ready")
         assert answer.status == 503
-        assert "table query_times is being read: 7000 rows to go" in answer.text
+        assert "table query_times is being read: 7000 rows left" in answer.text
         monkeypatch.undo()
         wait_until(lambda: fetch(address, "/-/ready").status == 200, SECONDS)
         page = fetch_page(address)

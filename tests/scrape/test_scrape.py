@@ -184,5 +184,5 @@ def test_trouble_with_a_table_is_logged_once(
         scrape(exporter)
         files.performance.replace()
     events = [record.getMessage() for record in caplog.records]
-    assert events == ["rows pruned before read", "counting anew"]
+    assert events == ["rows deleted before being read", "table reset"]
     assert {vars(r)["fields"]["table"] for r in caplog.records} == {"query_times"}

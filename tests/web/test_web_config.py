@@ -53,7 +53,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
         *(f" basic_auth_users.{name}: {HASH}" for name in "abdef"),
     ),
     "no users": ("basic_auth_users: admin:sesame", f" basic_auth_users: {UNKNOWN}"),
-    "twice": (users(a="a") + f"  a: {hash_of('a')}", " found a key twice"),
+    "twice": (users(a="a") + f"  a: {hash_of('a')}", " found a duplicate key"),
     "no key": (
         "tls_server_config: {min_version: TLS13}",
         f" {IN_TLS}cert_file: got nothing, want a certificate in PEM",
@@ -65,7 +65,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     ),
     "authority alone": (
         TLS + "  client_ca_file: clients.pem",
-        f" {IN_TLS}client_auth_type: got NoClientCert, want client_ca_file with one",
+        f" {IN_TLS}client_auth_type: got NoClientCert, want client_ca_file exactly",
     ),
 }
 
