@@ -61,7 +61,7 @@ lint: $(INSTALLED) ## check style, formatting and types
 	$(RUN) ruff format --check
 	$(RUN) mypy
 	.venv/bin/python grafana/normalise.py --check
-	.venv/bin/hadolint exporter/Dockerfile
+	.venv/bin/hadolint exporter/packaging/Dockerfile
 
 format: $(INSTALLED) ## put the Python code into the one format
 	$(RUN) ruff check --fix-only

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from exporter import __version__, logs
-from exporter.commands import Stop
+from exporter import __version__
+from exporter.commands import Stop, logs
 from exporter.config import Config, add_flags, load, unknown_variables
 from exporter.counting.checkpoint import Checkpoint
 from exporter.scrape import Exporter

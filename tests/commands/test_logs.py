@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from exporter.logs import LONGEST, configure
+from exporter.commands.logs import LONGEST, configure
 
 PAIR = re.compile(r'([^\s="]+)=("(?:[^"\\]|\\.)*"|[^\s="]*)(?: |\Z)')
 TEXTS = [

@@ -94,7 +94,7 @@ def test_what_the_files_say_is_valid_and_open_to_this_machine_only(
 def test_what_the_image_fetches_is_there_for_both_kinds_of_machine(
     machine: str, tmp_path: Path
 ) -> None:
-    lock = ROOT / "exporter" / "requirements.lock"
+    lock = ROOT / "exporter" / "packaging" / "requirements.lock"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
     command += ["--only-binary=:all:", "--require-hashes", "--python-version=3.14"]
     command += [f"--platform=manylinux_2_{minor}_{machine}" for minor in (17, 28)]

@@ -15,8 +15,8 @@ from tests.servers import ROOT, Servers
 
 COMPOSE, SCALE = ROOT / "docker-compose.yml", ROOT / "docker-compose.scale.yml"
 ENVIRONMENT = ROOT / ".env.example"
-LOCK = ROOT / "exporter" / "requirements.lock"
-BUILD_LOCK = ROOT / "exporter" / "requirements-build.lock"
+LOCK = ROOT / "exporter" / "packaging" / "requirements.lock"
+BUILD_LOCK = ROOT / "exporter" / "packaging" / "requirements-build.lock"
 
 
 def load(path: Path) -> Any:
@@ -130,7 +130,7 @@ def test_the_image_has_the_versions_that_are_tested() -> None:
 
 def test_the_healthcheck_has_the_settings_of_the_service() -> None:
     """TLS too: both read the environment, and flags of one are not the other's."""
-    image = (ROOT / "exporter" / "Dockerfile").read_text()
+    image = (ROOT / "exporter" / "packaging" / "Dockerfile").read_text()
     assert '\n    CMD ["hakgal-exporter", "healthcheck"]\n' in image
     assert '\nENTRYPOINT ["hakgal-exporter"]\n' in image
     assert not {"command", "entrypoint", "healthcheck"} & {*SERVICES["exporter"]}

@@ -17,7 +17,7 @@ from exporter.web import Server
 from tests.servers import ROOT
 
 NAME = f"hakgal_exporter-{__version__}"
-UNIT = ROOT / "exporter" / "systemd" / "hakgal-exporter.service"
+UNIT = ROOT / "exporter" / "packaging" / "systemd" / "hakgal-exporter.service"
 DEFAULTS = UNIT.with_suffix(".default").read_text()
 OPTIONS = dict(re.findall(r"(?m)^(\w+)=(.*)$", UNIT.read_text()))
 # What `systemd-analyze security` calls OK; 10 is a service without any protection.
