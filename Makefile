@@ -1,7 +1,7 @@
 # All tasks of the project; `make` alone lists them.
 #
-# Each makes what it needs first: .venv (again when pyproject.toml changes) and,
-# for the tests, the real servers. Both stay inside the checkout.
+# Each task first makes what it needs: .venv (again when pyproject.toml changes) and, for
+# the tests, the real servers. Both stay inside the checkout.
 #   make test PYTHON=python3.13      another interpreter
 #   make test ARGS='-k fold -x'      arguments for pytest, or for the demo
 #   make test ARGS='-n 0 --pdb'      one test at a time
@@ -13,10 +13,10 @@ ARGS ?=
 SIZES ?= 10k,1M,10M
 SHARE ?= 1
 
-# Modules instead of .venv/bin/pytest and so on: those scripts name the folder
-# they were made in, and a copied checkout would run the original's code.
+# Modules instead of .venv/bin/pytest and the like: those scripts contain the path of
+# their folder, so a copied checkout would run the original's code.
 RUN := .venv/bin/python -m
-# Named after the interpreter, so that another PYTHON makes the environment anew.
+# Named after the interpreter, so that another PYTHON makes a new environment.
 INSTALLED := .venv/installed-with-$(notdir $(PYTHON))
 
 .DEFAULT_GOAL := help
@@ -26,34 +26,34 @@ help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
 		while IFS='|' read -r task does; do printf '  %-12s %s\n' "$$task" "$$does"; done
 
-demo: $(INSTALLED) ## run the exporter on simulated data, with Prometheus if there is one
+demo: $(INSTALLED) ## run the exporter on simulated data, with Prometheus if it is available
 	@.ci/demo $(ARGS)
 
 test: $(INSTALLED) servers ## run all tests, against both generations of the servers
 	$(RUN) pytest --cov --numprocesses 2 --dist loadfile $(ARGS)
 
-drill: $(INSTALLED) servers ## cause every fault and see who is told, with both generations
+drill: $(INSTALLED) servers ## cause every fault and check who is notified, with both generations
 	$(RUN) tests.drill $(ARGS)
 
 compose-test: $(INSTALLED) ## start the compose stacks for real; as root, installs Docker
 	@.ci/docker $(RUN) pytest -p no:cacheprovider tests/compose/base.py tests/compose/scale.py $(ARGS)
 
-torture: $(INSTALLED) ## try to break every promise, and tell how often, for a quarter of an hour
+torture: $(INSTALLED) ## try to break every promise for a quarter of an hour, and count how often
 	$(RUN) tests.torture --share $(SHARE) $(ARGS)
 
-audit: $(INSTALLED) ## ask PyPI whether what the image installs has known vulnerabilities
+audit: $(INSTALLED) ## check the image's Python packages for known vulnerabilities
 	@.ci/audit
 
 bench: $(INSTALLED) ## measure speed and cost against peers and limits
 	$(RUN) tests.benchmarks --sizes $(SIZES) --output data/bench/results $(ARGS)
 
-dashboards: $(INSTALLED) ## put Grafana's dashboards into the one format, refuse broken ones
+dashboards: $(INSTALLED) ## format Grafana's dashboards, refuse broken ones
 	.venv/bin/python grafana/normalise.py
 
 types: $(INSTALLED) ## check the dashboards against Grafana's published types; needs npm
 	$(RUN) tests.grafana.published_types
 
-lock: $(INSTALLED) ## renew the versions and hashes of what the image fetches
+lock: $(INSTALLED) ## update the versions and hashes of the image's Python packages
 	@.ci/lock
 
 lint: $(INSTALLED) ## check style, formatting and types
@@ -63,17 +63,17 @@ lint: $(INSTALLED) ## check style, formatting and types
 	.venv/bin/python grafana/normalise.py --check
 	.venv/bin/hadolint exporter/packaging/Dockerfile
 
-format: $(INSTALLED) ## put the Python code into the one format
+format: $(INSTALLED) ## format the Python code
 	$(RUN) ruff check --fix-only
 	$(RUN) ruff format
 
 check: lint test ## lint and test; CI runs types and drill as well
 
-servers: ## fetch the servers that the tests run against into .servers
+servers: ## fetch the servers for the tests into .servers
 	@.ci/servers
 
-# Not data/ as a whole: it is also where the exporter looks for HAK/GAL's databases.
-clean: ## remove what these tasks made, but for databases and state file in data/
+# Not all of data/: by default, HAK/GAL's databases are there too.
+clean: ## remove what these tasks made, except databases and state file in data/
 	rm -rf .venv .servers .coverage .coverage.* .hypothesis .mypy_cache \
 		.pytest_cache .ruff_cache dist data/alertmanager* data/bench data/docker \
 		data/inbox.log data/prometheus*

@@ -1,8 +1,8 @@
-"""A place where notifications arrive without mail, Slack or any secret.
+"""Receive notifications without mail, Slack or any secret.
 
 ``python3 alertmanager/inbox.py`` receives what Alertmanager posts to its webhook,
-prints it, and shows the last 100 on http://localhost:9099/. Nothing but the standard
-library, nothing on disk, and nobody but this machine can reach it.
+prints it, and shows the last 100 on http://localhost:9099/. It needs only the standard
+library, writes nothing to disk, and by default only this machine can reach it.
 """
 
 import argparse
@@ -31,9 +31,9 @@ SOCKET_TIMEOUT_SECONDS = 10.0
 
 _HEARTBEAT = "Watchdog"
 _RUNBOOK, _DASHBOARD = "runbook_url", "dashboard_url"
-# The rest of an alert's labels say where it is.
+# The other labels of an alert say where it is.
 _LABELS_ELSEWHERE = ("alertname", "severity", "job", "instance")
-# A terminal obeys them; only line feeds are wanted. Lone surrogates cannot be printed.
+# Terminals obey control characters: only line feeds stay. Lone surrogates cannot print.
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _NAMED_ADDRESS = re.compile(r"^(.+): (https?://\S+)$", re.MULTILINE)
 _CONTENT_SECURITY_POLICY = (
@@ -67,14 +67,14 @@ pre {{ font: inherit; white-space: pre-wrap; overflow-wrap: anywhere;
 
 @dataclass(frozen=True)
 class Notification:
-    """A message as people read it."""
+    """A message as text."""
 
     text: str
     style: str
 
 
 class Inbox:
-    """The last notifications, and when Watchdog was last heard."""
+    """The last notifications, and the time of the last heartbeat."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -85,7 +85,7 @@ class Inbox:
         """Keep and print a webhook message of Alertmanager.
 
         Raises:
-            TypeError, ValueError, LookupError, AttributeError: it is not one.
+            TypeError, ValueError, LookupError, AttributeError: not such a message.
         """
         now = datetime.now(UTC)
         if message["commonLabels"].get("alertname") == _HEARTBEAT:
@@ -97,19 +97,19 @@ class Inbox:
             print(notification.text, end="\n\n", flush=True)
 
     def page(self) -> str:
-        """Return all of it as HTML, newest first."""
+        """Return the notifications as HTML, newest first."""
         with self._lock:
             notifications = list(self._notifications)
             heartbeat = self._heartbeat
-        told = "No heartbeat of Alertmanager's Watchdog yet."
+        status = "No heartbeat of Alertmanager's Watchdog yet."
         if heartbeat:
-            told = f"Last heartbeat of the Watchdog: {_format_time(heartbeat)}."
+            status = f"Last heartbeat of the Watchdog: {_format_time(heartbeat)}."
         shown = [
             f'<pre class="{n.style}">{_link(escape(n.text))}</pre>'
             for n in reversed(notifications)
         ]
         return _PAGE.format(
-            heartbeat=told,
+            heartbeat=status,
             notifications="\n".join(shown) or "<p>Nothing has arrived yet.</p>",
         )
 
@@ -123,7 +123,7 @@ class Inbox:
 def read_message(message: dict[str, Any], now: datetime) -> Notification:
     """Return a webhook message (version 4) as text."""
     alerts = message["alerts"]
-    # Alertmanager's own address, a trailing slash would make it two.
+    # Alertmanager's own address; a trailing slash would become a double one.
     url = str(message["externalURL"]).rstrip("/")
     severity = message["commonLabels"].get("severity", "alert")
     state = "resolved" if message["status"] == "resolved" else str(severity)
@@ -188,7 +188,7 @@ def _format_time(time: datetime) -> str:
 
 
 def _link(text: str) -> str:
-    """Show a line ``name: address`` of escaped text as the name, clickable."""
+    """Turn each line ``name: address`` of an escaped text into a link."""
     return _NAMED_ADDRESS.sub(r'<a href="\2">\1</a>', text)
 
 
@@ -220,19 +220,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Receive a notification."""
-        # A page of another site in this machine's browser cannot send this type.
+        # A page of another site in a browser on this machine cannot send this type.
         if self.headers.get_content_type() != "application/json":
             status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
             return self._answer(status, "send application/json\n")
         length = self.headers.get("Content-Length", "")
         if not (length.isdecimal() and int(length) <= BODY_LIMIT):
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            return self._answer(status, f"send a length, at most {BODY_LIMIT}\n")
+            return self._answer(status, f"send a length of at most {BODY_LIMIT}\n")
         try:
             self.server.inbox.receive(json.loads(self.rfile.read(int(length))))
         except (TypeError, ValueError, LookupError, AttributeError):
             status = HTTPStatus.BAD_REQUEST
-            return self._answer(status, "not a webhook message of Alertmanager\n")
+            return self._answer(status, "not a webhook message from Alertmanager\n")
         self._answer(HTTPStatus.OK, "received\n")
 
     def _answer(self, status: int, text: str, kind: str = "text/plain") -> None:
@@ -245,7 +245,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Print nothing: the output is for notifications."""
+        """Print nothing: the output is only for notifications."""
 
 
 def main() -> int:
@@ -262,7 +262,7 @@ def main() -> int:
     address = parser.parse_args().address
     host, colon, port = address.rpartition(":")
     if not (colon and port.isdecimal() and int(port) < 1 << 16):
-        parser.error(f"{address} is no address: write host:port")
+        parser.error(f"{address} is not an address: write host:port")
     # SIGINT too: a shell starts its background commands with it ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -143,7 +143,7 @@ def test_addresses_are_checked_and_that_of_the_default_configuration_is_the_defa
     for address in ("9099", "localhost", "localhost:x", ":70000"):
         code, output = run(address)
         assert code == 2
-        assert output.endswith(f"{address} is no address: write host:port\n")
+        assert output.endswith(f"{address} is not an address: write host:port\n")
     assert "127.0.0.1:9099)" in run("", "--help")[1]
     assert "url: http://localhost:9099/\n" in DEFAULT.read_text()
 

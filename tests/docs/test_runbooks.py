@@ -25,7 +25,7 @@ TEXT = (ROOT / "docs" / "runbooks.md").read_text()
 SECTIONS: dict[str, str] = dict(re.findall(r"(?ms)^## (\w+)\n(.*?)(?=^## |\Z)", TEXT))
 CODE = inline_code(TEXT)
 SHELL = blocks(TEXT, "sh")
-PARTS = ["Meaning", "Impact", "Diagnosis", "Mitigation"]
+PARTS = ["Meaning", "Impact", "What to look at", "What to do"]
 SQL = re.compile(r'^ *hakgal_sql "\$(KB|PERF)" "([^"]+)"$', re.MULTILINE)
 STATEMENTS = [found for block in SHELL for found in SQL.findall(block)]
 SAFE_SQLITE = (
@@ -73,7 +73,7 @@ def test_each_alert_has_a_section_in_the_order_of_the_contents() -> None:
     alerts = dict.fromkeys(alert.name for alert in ALERTS)
 
     for section in SECTIONS.values():
-        assert re.findall(r"^\*\*(\w+):\*\*", section, re.MULTILINE) == PARTS
+        assert re.findall(r"^\*\*([\w ]+):\*\*", section, re.MULTILINE) == PARTS
     assert contents == [(alert, alert.lower()) for alert in SECTIONS]
     assert alerts.keys() == SECTIONS.keys()
     assert in_order == [name for name in alerts if name in in_order]
