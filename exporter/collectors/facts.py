@@ -22,6 +22,7 @@ def table(config: Config) -> Table:
         "knowledge_base",
         ("facts", "facts_extended"),
         value="confidence",
+        value_optional=True,
         is_log=False,
         buckets=BUCKETS,
     )

@@ -80,9 +80,6 @@ class Truth:
             truth["hakgal_facts_added_total"] = len(added)
             truth["hakgal_fact_confidence_count"] = len(sure) if is_sure else None
             truth["hakgal_fact_confidence_sum"] = sum(sure) if is_sure else None
-        if app.has_id and is_sure:
-            name = 'hakgal_exporter_rejected_rows_total{reason="null",table="facts"}'
-            truth[name] = len(added) - len(sure)
         return truth
 
     def _of_audit(self) -> dict[str, Any]:
