@@ -7,7 +7,9 @@ the last one covers.
 
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -59,9 +61,15 @@ class Exporter:
         client.GCCollector(registry=self._process)
 
     def start(self) -> None:
-        """Start reading the databases before the first scrape."""
-        for reader in self._readers.values():
-            reader.request(self.collector_names, time.monotonic() + IDLE_SECONDS)
+        """Start reading the databases, and log which cannot be read."""
+        for name, reader in self._readers.items():
+            until = time.monotonic() + IDLE_SECONDS
+            first = reader.request(self.collector_names, until)
+            first.add_done_callback(partial(self._note_first, name))
+
+    def _note_first(self, name: str, first: Future[Outcome]) -> None:
+        if found := first.result().result:
+            self._failures.note(name, found[UP].error)
 
     def not_ready(self) -> str | None:
         """Return why the counters are incomplete, None if they are complete."""

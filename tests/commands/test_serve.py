@@ -96,7 +96,9 @@ def test_it_leaves_no_file_but_its_own(command: Command, folder: Path) -> None:
     assert left == before | {STATE, f"{STATE}.lock"}
 
 
-def test_variable_that_is_no_setting_is_told_at_start(command: Command) -> None:
+def test_unknown_variable_and_missing_file_are_logged_at_start(
+    command: Command,
+) -> None:
     of_kubernetes = "SERVICE_HOST", "SERVICE_PORT_HTTP", "PORT", "PORT_80_TCP_ADDR"
     others = [f"HAKGAL_EXPORTER_{name}" for name in of_kubernetes]
     others += "HAKGAL_PORT", "HAKGAL_DEMO_DIRECTORY", "HAKGAL_BACKFILL_STEP"
@@ -104,5 +106,7 @@ def test_variable_that_is_no_setting_is_told_at_start(command: Command) -> None:
 
     command.start(HAKGAL_STATE_FLE="x", **dict.fromkeys(others, "x"))
 
-    line = json.loads(command.output)
+    line = json.loads(command.output.splitlines()[0])
     assert (line["msg"], line["variable"]) == ("unknown setting", "HAKGAL_STATE_FLE")
+    missing = "hakgal_performance.db: the file does not exist"
+    wait_until(lambda: missing in command.output, WAIT_SECONDS)
