@@ -74,7 +74,8 @@ def _table(db: Connection, collector: ModuleType, table: Table, path: str) -> Fi
     layout = schema.find(db, table.sources)
     metrics, bound = _gives(collector, table), table.bind(layout)
     if layout is None:
-        yield True, f"no {bound.lacks[0]}: no {', '.join(metrics)}"
+        hint = "; exporter.recorder adds it" if table.database == "performance" else ""
+        yield True, f"no {bound.lacks[0]}: no {', '.join(metrics)}{hint}"
         return
     if layout.objection:
         yield False, f"cannot read {layout.name}: {layout.objection}"
@@ -106,7 +107,8 @@ def _newest(db: Connection, table: Table, path: str) -> Finding:
     times = f"SELECT {table.time}, {time_sql(table.time)} FROM {table.source}"
     row = db.execute(f"{times} ORDER BY rowid DESC LIMIT 1").fetchone()
     if not row or row[0] is None:
-        return True, f"{table.source} has {'rows without a time' if row else 'no rows'}"
+        lack = f"newest row has no time: no {TIME_METRIC}" if row else "no rows"
+        return True, f"{table.source}: {lack}"
     newest, moment = f"newest row of {table.source} is from {row[0]!r:.40}", row[1]
     if moment is None:
         return False, f"{newest}, not a time; use CURRENT_TIMESTAMP or ISO 8601"

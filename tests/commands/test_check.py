@@ -36,7 +36,7 @@ def test_what_is_there_and_what_it_gives(folder: Path) -> None:
         f"{place} table cache_events (id, timestamp, hit, cache_key, response_time)",
         f"{place} cache_events provides hakgal_cache_hits_total,"
         " hakgal_cache_misses_total, hakgal_cache_response_seconds",
-        f"{place} cache_events has no rows",
+        f"{place} cache_events: no rows",
         f"ok       state file {folder}/{STATE} does not exist yet",
         "ok       can listen on 127.0.0.1:0",
         "ok       unknown setting HAKGAL_STATEFILE; did you mean HAKGAL_STATE_FILE?",
