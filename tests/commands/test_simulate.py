@@ -31,8 +31,8 @@ TOTALS = {
     r"(\d+) audit rows": "audit_log",
 }
 CAUSED = [  # without a fault, inside HAK/GAL's own limits
-    ("", "AVG(query_time) BETWEEN 0.07 AND 0.09 FROM query_times"),
-    ("", "AVG(hit) BETWEEN 0.85 AND 0.95 FROM cache_events"),
+    ("", "AVG(query_time) BETWEEN 0.06 AND 0.1 FROM query_times"),
+    ("", "AVG(hit) BETWEEN 0.8 AND 0.95 FROM cache_events"),
     ("", "AVG(NOT success) < 0.05 FROM query_times"),
     ("slow-queries", "AVG(query_time) BETWEEN 0.6 AND 2 FROM query_times"),
     ("failures", "AVG(NOT success) BETWEEN 0.4 AND 0.6 FROM query_times"),
