@@ -30,7 +30,7 @@ demo: $(INSTALLED) ## run the exporter on simulated data, with Prometheus if it 
 	@.ci/demo $(ARGS)
 
 test: $(INSTALLED) servers ## run all tests, against both generations of the servers
-	$(RUN) pytest --cov --numprocesses 2 --dist loadfile $(ARGS)
+	$(RUN) pytest --cov --numprocesses 3 --dist loadfile $(ARGS)
 
 drill: $(INSTALLED) servers ## cause every fault and check who is notified, with both generations
 	$(RUN) tests.drill $(ARGS)
