@@ -1,7 +1,6 @@
 """The configuration: flags over environment over file over defaults.
 
-An overridden value must be valid too. All relative paths start at the working
-directory, those in the file too.
+An overridden value must be valid too. Relative paths start at the working directory.
 """
 
 import argparse
@@ -11,8 +10,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from exporter.config.settings import COLLECTORS, ROWS, SETTINGS, Config, Setting
 from exporter.errors import ConfigError
@@ -49,10 +46,13 @@ def load(flags: argparse.Namespace, environment: Mapping[str, str]) -> Config:
     values: dict[str, Any] = {}
     for setting, text, where in _sources(flags, environment, problems):
         try:
-            if not re.fullmatch(setting.kind.pattern, text.strip(), re.IGNORECASE):
+            pattern = setting.kind.pattern
+            if not isinstance(text, str) or not re.fullmatch(
+                pattern, text.strip(), re.I
+            ):
                 raise ValueError
             values[setting.name] = setting.kind.read(text.strip())
-        except ValueError:
+        except (ValueError, RuntimeError):  # the latter: no such user has a home
             problems.append(f"{where}: got {text!r}, want {setting.kind.wanted}")
     if problems:
         raise ConfigError(problems)
@@ -79,7 +79,7 @@ def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
 
 def _sources(
     flags: argparse.Namespace, environment: Mapping[str, str], problems: list[str]
-) -> Iterator[tuple[Setting, str, str]]:
+) -> Iterator[tuple[Setting, Any, str]]:
     """Yield each given value as setting, text and origin; a later one wins."""
     outside = []
     for one in SETTINGS:
@@ -99,7 +99,7 @@ def _sources(
     yield from outside
 
 
-def _from_file(path: Path) -> Iterator[tuple[Setting, str, str]]:
+def _from_file(path: Path) -> Iterator[tuple[Setting, Any, str]]:
     known = {one.name: one for one in SETTINGS if one.name != "config.file"}
     values = {".".join(keys): value for keys, value in read_yaml(path).items()}
     if _OLD_KEYS.intersection(values):
@@ -107,7 +107,8 @@ def _from_file(path: Path) -> Iterator[tuple[Setting, str, str]]:
     problems = []
     for name, value in values.items():
         if setting := known.get(name):
-            text = value if isinstance(value, str) else " ".join(map(str, value))
+            is_list = setting.kind.is_list and isinstance(value, list)
+            text = " ".join(map(str, value)) if is_list else value
             yield setting, text, f"{path}: {name}"
         elif value or not any(one.startswith(f"{name}.") for one in known):
             (nearest,) = difflib.get_close_matches(name, known, 1, cutoff=0.0)
@@ -115,21 +116,22 @@ def _from_file(path: Path) -> Iterator[tuple[Setting, str, str]]:
     raise ConfigError(problems)
 
 
-class _Texts(yaml.BaseLoader):
-    """Keeps every scalar as text, and rejects duplicate keys."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        made: dict[Any, Any] = super().construct_mapping(node, deep=True)
-        if len(made) < len(node.value):
-            raise yaml.MarkedYAMLError("found a duplicate key", node.start_mark)
-        return made
-
-
 def read_yaml(path: Path) -> dict[tuple[str, ...], Any]:
-    """Return texts, lists and {} by key path; ConfigError if it is not a mapping."""
+    """Return texts, None, lists and {} by key path; ConfigError if not a mapping."""
+    import yaml  # not at the top: healthchecks without a file need not wait for it
+
+    class Texts(yaml.SafeLoader):  # scalars stay text, duplicate keys are rejected
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            made = super().construct_mapping(node, deep=True)
+            if len(made) < len(node.value):
+                raise yaml.MarkedYAMLError("found a duplicate key", node.start_mark)
+            return made
+
+    for tag in ("bool", "int", "float", "timestamp"):
+        Texts.add_constructor(f"tag:yaml.org,2002:{tag}", lambda _, node: node.value)
     try:
         with path.open("rb") as file:
-            tree = yaml.load(file, _Texts) or {}
+            tree = yaml.load(file, Texts) or {}
         if isinstance(tree, dict):
             return dict(_flat(tree, ()))
         reason = "not a mapping"

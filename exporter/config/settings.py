@@ -1,7 +1,6 @@
 """The table of settings: the source of flags, variables, keys, checks and help."""
 
 import math
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -23,7 +22,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def _path(text: str) -> Path | None:
-    return Path(os.path.expanduser(text)) if text else None
+    return Path(text).expanduser() if text else None
 
 
 def _addresses(text: str) -> tuple[str, ...]:

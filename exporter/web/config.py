@@ -102,7 +102,7 @@ def _problem(keys: tuple[str, ...], value: object) -> str | None:
         is_right = re.fullmatch(pattern, text)
         return None if is_right else f"{name}: got {value!r}, want {wanted}"
     known = (*_PATTERNS, _USERS)
-    if value in ("", {}) and any(one.startswith(f"{name}.") for one in known):
+    if value in (None, {}) and any(one.startswith(f"{name}.") for one in known):
         return None
     return f"{name}: got an unknown key, want one of {', '.join(known)}NAME"
 

@@ -34,7 +34,7 @@ VALUES: dict[str, tuple[str, str, Any]] = {
 }
 REFUSED = {
     "database.knowledge-base": ("a\0b", ""),
-    "state.file": ("\0",),
+    "state.file": ("\0", "~nobody-of-this-name/x"),
     "web.listen-address": ("8000", "host", ":65536", "*:1", "http://x:1", "me@x:1"),
     "web.telemetry-path": ("metrics", "/-/ready", "/a?b", "/a b", "/ä", "/%41", ""),
     "web.max-requests": ("-1", "many", "1.5", "4_0", "٤", "1000000000", ""),
@@ -107,7 +107,7 @@ def test_what_is_empty_changes_nothing_but_the_state_file(tmp_path: Path) -> Non
     assert changes(configure("--state.file=")) == off
     assert changes(configure(write(tmp_path, "state: {file: ''}"))) == off
     assert configure(**{s.environment: "" for s in SETTINGS}) == configure()
-    for text in ("", "web:\n  # nothing yet\nlog: {}\n"):
+    for text in ("", "null", "web:\n  # nothing yet\nlog: {}\n"):
         assert configure(write(tmp_path, text)) == configure()
 
 
@@ -121,13 +121,13 @@ def test_wrong_value_is_refused_with_its_place(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("database.performance:", ": database.performance: got '', want a path"),
-        ("label.limit: [4, 5]", ": label.limit: got '4 5', want a whole number"),
+        ("state: {file: }", ": state.file: got None, want a path, or "),
+        ("label.limit: [4]", ": label.limit: got ['4'], want a whole number"),
         ("query.buckets: [1, .inf]", ": query.buckets: got '1 .inf', want increasing"),
         ("web.listen-address: []", ": web.listen-address: got '', want :PORT"),
         ("web: 5", ": unknown setting web; did you mean web."),
         ("database_path: p.db", ": the old monitor's file; see docs/migration.md"),
-        ("~: 5", ": unknown setting ~; did you mean "),
+        ("~: 5", ": unknown setting None; did you mean "),
         ("- web", ": not a mapping, want a readable YAML file"),
         ("a: 1\nweb: {b: 2,\n c: 3, b: 4}", ": found a duplicate key in "),
         ("log: &log\n  level: *log", ": found unconstructable recursive node"),
@@ -146,6 +146,8 @@ def test_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (problem,) = problems(f"--config.file={tmp_path}")
     assert problem.startswith(f"{tmp_path}: ")
     assert problem.endswith(reason)
+    nobody = "--config.file=~nobody-of-this-name/x.yml"
+    assert problems(nobody)[1].endswith(f", want {WANTED['config.file']}")
 
 
 def test_none_is_a_name_but_for_databases() -> None:
