@@ -22,15 +22,7 @@ FAULTS = {
 }
 IDLE = {"no-writes", "lock"}  # they would hide any other fault
 # These show within minutes, and their traces disappear afterwards.
-INCIDENTS = (
-    "slow-queries",
-    "failures",
-    "cache-misses",
-    "lock",
-    "facts-lost",
-    "prune-unread",
-    "broken-rows",
-)
+INCIDENTS = [f for f in FAULTS if f not in ("no-writes", "wal-growth", "query-types")]
 
 Limits = tuple[float, float]
 # The shortest and the longest duration of a query in seconds, by type.

@@ -14,7 +14,6 @@ from tests.clients import WAIT_SECONDS, Client, FakeSource, make_server, serving
 from tests.servers import wait_until
 
 GET = b"GET /-/healthy HTTP/1.1\r\nHost: test\r\n"
-HEALTHY = b"HAK/GAL exporter is healthy.\n"
 SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n"
 LARGE = "x" * 20_000_000  # more than the buffers of both ends
 TOTAL_RETRANSMISSIONS = slice(100, 104)  # in Linux's struct tcp_info
